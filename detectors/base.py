@@ -1,0 +1,104 @@
+"""What the pipeline asks of a detector, and nothing about how a backend does it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.records import DetectParameters
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """A decoded picture in its oriented frame (EXIF orientation already applied).
+
+    `pixels`: uint8, shape (height, width, 3), RGB, C-contiguous. `fetch_ms` and `decode_ms` say what getting it took.
+    """
+
+    pixels: NDArray[np.uint8]
+    fetch_ms: float = 0.0
+    decode_ms: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """Pixels across the oriented frame."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Pixels down the oriented frame."""
+        return int(self.pixels.shape[0])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Boxes:
+    """Detections of a batch of n images with m boxes in all, as struct of arrays.
+
+    Boxes of image i are rows `offsets[i]:offsets[i + 1]`, best score first.
+    `offsets`: int32 (n + 1,); `xyxy`: float32 (m, 4), corners in pixels of each image's oriented frame, within it;
+    `scores`: float32 (m,) in 0..1; `class_ids`: int32 (m,), indices into `ModelInfo.labels`.
+    """
+
+    offsets: NDArray[np.int32]
+    xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """The boxes of several batches, in order, as one."""
+        ends = np.cumsum([0, *(int(part.offsets[-1]) for part in parts)])
+        offsets = [
+            np.zeros(1, np.int32),
+            *(p.offsets[1:] + np.int32(start) for p, start in zip(parts, ends, strict=False)),
+        ]
+        return cls(
+            np.concatenate(offsets).astype(np.int32, copy=False),
+            np.concatenate([np.empty((0, 4), np.float32), *(p.xyxy for p in parts)]),
+            np.concatenate([np.empty(0, np.float32), *(p.scores for p in parts)]),
+            np.concatenate([np.empty(0, np.int32), *(p.class_ids for p in parts)]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model a detector runs and how: all of it travels in each result. `digest`: `sha256:` + hex of the model's bytes."""
+
+    name: str
+    version: str
+    digest: str
+    labels: tuple[str, ...]
+    backend: str = ""
+    precision: str = ""
+    device: str = ""
+
+
+class Detector(Protocol):
+    """Turns pixels into boxes.
+
+    `detect` is called from up to `concurrency` threads at once, never on an event loop. `max_batch` bounds what one call gets.
+    It may raise anything for a batch; the caller then halves the batch until the image at fault is alone.
+    """
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that runs; constant for the detector's life."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many `detect` calls at once make the device busiest."""
+
+    @property
+    def max_batch(self) -> int:
+        """The most images that one call may be given."""
+
+    def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
+        """Boxes of each image, in order. `parameters[i]` belongs to `images[i]`; requests of one batch may differ."""
+
+    def close(self) -> None:
+        """Give back the device. Not called while `detect` runs."""

@@ -1,0 +1,67 @@
+"""The one catalogue of topics: name, record, key, partitions, retention."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from schemas.records import Lane
+
+_DAY = timedelta(days=1)
+RETRY_DELAYS = {"10s": timedelta(seconds=10), "1m": timedelta(minutes=1), "10m": timedelta(minutes=10)}
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it is created: `record` names the Avro record of its values, `key` says what its keys are."""
+
+    name: str
+    record: str
+    key: str
+    partitions: int
+    retention: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics under one `prefix` (such as `acme.`), so that several installations share a cluster."""
+
+    prefix: str = ""
+
+    @property
+    def online(self) -> str:
+        """References people wait for."""
+        return f"{self.prefix}images.online"
+
+    @property
+    def bulk(self) -> str:
+        """References nobody waits for: backfill, replay."""
+        return f"{self.prefix}images.bulk"
+
+    @property
+    def detections(self) -> str:
+        """Results."""
+        return f"{self.prefix}detections"
+
+    @property
+    def dead_letters(self) -> str:
+        """Records that could not be processed."""
+        return f"{self.prefix}dead-letters"
+
+    @property
+    def retries(self) -> dict[str, timedelta]:
+        """Retry topic -> how long a record waits in it, in the order in which a record passes through them."""
+        return {f"{self.prefix}images.retry.{name}": delay for name, delay in RETRY_DELAYS.items()}
+
+    def lane(self, lane: Lane) -> str:
+        """The topic of a lane."""
+        return self.online if lane is Lane.ONLINE else self.bulk
+
+    def catalogue(self, partitions: int = 4) -> tuple[Topic, ...]:
+        """Every topic; `partitions` is for the lanes and their results, which scale with workers."""
+        key = "ImageRef.key, else ImageRef.id"
+        return (
+            Topic(self.online, "ImageRef", key, partitions, 7 * _DAY),
+            Topic(self.bulk, "ImageRef", key, partitions, 30 * _DAY),
+            Topic(self.detections, "DetectionResult", key, partitions, 30 * _DAY),
+            *(Topic(name, "ImageRef", key, 1, 7 * _DAY) for name in self.retries),
+            Topic(self.dead_letters, "DeadLetter", "the original record's key", 1, 90 * _DAY),
+        )
