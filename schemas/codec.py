@@ -1,7 +1,7 @@
 """Records <-> Avro bytes in Confluent framing: one at a time for the edges, whole runs as Arrow batches on the hot path.
 
-A framed value is `0x00`, the schema id as 4 bytes big-endian, and the Avro binary. Runs go through `schemas.columnar`; whatever that refuses is
-decoded here record by record with fastavro, which is the reference for what is right.
+A framed value is `0x00`, the schema id as 4 bytes big-endian, and the Avro binary. Runs go through `schemas.columnar`; whatever that
+refuses is decoded here record by record with fastavro, which is the reference for what is right.
 """
 
 import io
@@ -57,7 +57,7 @@ class PackagedSchemas:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedRun:
-    """A run as one batch: row i of `batch` is value `index[i]` of the input (ascending); `rejected` are the values that could not be read."""
+    """A run as one batch: row i is value `index[i]` of the input (ascending); `rejected` are the values that could not be read."""
 
     batch: pa.RecordBatch
     index: NDArray[np.int32]
@@ -97,7 +97,7 @@ class Codec:
             raise RejectedError(Reason.AVRO_UNREADABLE, f"not a {record.__name__}: {error}") from error
 
     def decode_run(self, values: Sequence[bytes | None], record: RunType) -> DecodedRun:
-        """A run as one Arrow batch; one unreadable value never costs its neighbours. Raises BusyError where the registry does not answer."""
+        """A run as one Arrow batch; an unreadable value costs no neighbour. Raises BusyError where the registry does not answer."""
         name = record.__name__
         frame = self.frame(name)
         if all(value is not None and value.startswith(frame) for value in values):

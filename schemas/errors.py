@@ -54,3 +54,7 @@ class ConfigurationError(SightstreamError):
 
 class FatalError(SightstreamError):
     """The process cannot keep its promises any more: stop without committing; a supervisor starts it again."""
+
+
+class DeliveryError(SightstreamError):
+    """Kafka did not confirm a record; whether it was written is unknown. Sending it again with the same id is safe."""
