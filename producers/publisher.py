@@ -114,7 +114,7 @@ class Publisher:
         key: bytes | None,
         value: bytes | None,
         on_delivery: OnDelivery,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> None:
         """Hand one record to the client; `on_delivery` tells what became of it.
 
@@ -142,7 +142,7 @@ class Publisher:
         key: bytes | None,
         value: bytes | None,
         on_delivery: OnDelivery,
-        headers: Sequence[tuple[str, bytes]] = (),
+        headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> None:
         while True:
             if self.failure is not None:
