@@ -1,0 +1,83 @@
+"""The command `sightstream`: a group that imports a command's module when that command runs, so that `--help` is instant."""
+
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from schemas.errors import SightstreamError
+
+# name -> (module under infra.commands, one line for --help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("up", "Run everything in one process: broker, worker, Parquet sink, notifier."),
+    "demo": ("demo", "Detect objects in photographs, end to end, on an embedded broker."),
+    "publish": ("publish", "Publish references to images."),
+    "worker": ("worker", "Run one stream worker: references in, detections out."),
+    "sink": ("sink", "Carry results to files."),
+    "notifier": ("notifier", "Serve results to websocket and SSE subscribers."),
+    "broker": ("broker", "Start, stop or look at a local Apache Kafka."),
+    "topics": ("topics", "Create or check the topics; show consumer lag."),
+    "dead-letters": ("dead_letters", "List, show or redrive records that failed."),
+    "parquet": ("parquet", "Verify the Parquet files of a sink."),
+    "settings": ("settings", "Print every setting with its value."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and help line alone; a module is imported when its command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return one command, or None for a name there is not."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"infra.commands.{COMMANDS[cmd_name][0]}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list in --help, without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("sightstream"), prog_name="sightstream")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings file (TOML). Default: ./sightstream.toml",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.NAME=VALUE",
+    help="One setting, over file and environment. Repeatable.",
+)
+@click.pass_context
+def group(context: click.Context, config: Path | None, overrides: tuple[str, ...]) -> None:
+    """Streaming object detection on a Kafka log.
+
+    Settings: command line, over environment (SIGHTSTREAM_KAFKA_BOOTSTRAP ...), over the settings file, over defaults.
+    """
+    from infra import settings
+
+    pairs = [pair.partition("=") for pair in overrides]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise click.BadParameter(f"{wrong[0]!r} is not SECTION.NAME=VALUE", param_hint="--set")
+    context.obj = settings.load(config, {name: value for name, _, value in pairs})
+    settings.arm_failpoint(context.obj)
+
+
+def main() -> None:
+    """Run the command; what the user can mend is one line on stderr and exit code 2."""
+    try:
+        group.main(standalone_mode=True)
+    except SightstreamError as error:
+        click.echo(f"sightstream: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,308 @@
+"""Every setting of the project, and the only place that reads the environment or a TOML file.
+
+Later wins: defaults < the file (`--config`, else `SIGHTSTREAM_CONFIG`, else `./sightstream.toml` if it is there) < the environment
+(`SIGHTSTREAM_SECTION_NAME`) < the command line. An unknown name is an error everywhere. A section that belongs to a part is the part's
+own policy class, imported and checked when it is first asked for: reading the Kafka settings does not load an image decoder.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from infra.setting_values import Given, environment_name, names_of, structure, unknown
+from schemas import failpoints
+from schemas.connection import SECURITY_NAMES, KafkaConnection
+from schemas.errors import ConfigurationError
+from schemas.topics import Topics
+
+if TYPE_CHECKING:
+    from detectors.images import ImagePolicy
+    from producers.publisher import PublisherPolicy
+    from sinks.notifier import NotifierPolicy
+    from sinks.parquet import ParquetPolicy
+    from streams.batching import BatchingPolicy
+
+PREFIX = "SIGHTSTREAM_"
+DEFAULT_FILE = Path("sightstream.toml")
+SECRET_NAMES = ("password", "secret", "token")
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneralSettings:
+    """Names without a section: where local state lives, what build this is, and at which failpoint a test wants it to die (`name:nth`)."""
+
+    state_dir: Path = Path("var")
+    git_sha: str = "unknown"
+    failpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaSettings:
+    """Brokers, how to reach them, and how topics are made.
+
+    `security` takes librdkafka's names: `[kafka.security] "sasl.username" = ...`, or `SIGHTSTREAM_KAFKA_SASL_USERNAME`.
+    `group` is the prefix of every consumer group. `instance_id` must be stable and unique for each worker slot: a worker that died is
+    then replaced without waiting for its session to expire.
+    """
+
+    bootstrap: str = "127.0.0.1:9092"
+    security: Mapping[str, str] = field(default_factory=dict, repr=False, metadata={"keys": SECURITY_NAMES})
+    prefix: str = ""
+    partitions: int = 4
+    replication: int = 1
+    group: str = "sightstream"
+    instance_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """A Confluent-compatible schema registry; without one the packaged schemas are used."""
+
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """The model that a worker runs. `device` is the backend's own name (`cpu`, `gpu`, `cuda:0`), `auto` its best choice."""
+
+    path: Path | None = None
+    name: str = ""
+    version: str = ""
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """Where HTTP is served. Anything beyond loopback needs `public = true`, since nothing here authenticates a caller."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    public: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """`format`: `json`, `console`, or `auto`: console on a terminal, else JSON. `level` is a name of the standard library's."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+_LIGHT: dict[str, type] = {
+    "kafka": KafkaSettings,
+    "registry": RegistrySettings,
+    "model": ModelSettings,
+    "http": HttpSettings,
+    "log": LogSettings,
+}
+_POLICIES: dict[str, tuple[str, str]] = {
+    "publisher": ("producers.publisher", "PublisherPolicy"),
+    "images": ("detectors.images", "ImagePolicy"),
+    "batching": ("streams.batching", "BatchingPolicy"),
+    "parquet": ("sinks.parquet", "ParquetPolicy"),
+    "notifier": ("sinks.notifier", "NotifierPolicy"),
+}
+SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was given, over the defaults. Each section is a frozen dataclass; `Settings()` is the defaults alone."""
+
+    _given: tuple[Given, ...] = field(default=(), repr=False)
+
+    @property
+    def general(self) -> GeneralSettings:
+        """Names without a section."""
+        return self._section("", GeneralSettings)
+
+    @property
+    def state_dir(self) -> Path:
+        """Folder of local state: brokers' data, Parquet files of the demo."""
+        return self.general.state_dir
+
+    @property
+    def kafka(self) -> KafkaSettings:
+        """Section `kafka`."""
+        return self._section("kafka", KafkaSettings)
+
+    @property
+    def connection(self) -> KafkaConnection:
+        """How to reach the brokers, for any client."""
+        return KafkaConnection(bootstrap=self.kafka.bootstrap, security=self.kafka.security)
+
+    @property
+    def topics(self) -> Topics:
+        """The topics' names under `kafka.prefix`."""
+        return Topics(self.kafka.prefix)
+
+    @property
+    def registry(self) -> RegistrySettings:
+        """Section `registry`."""
+        return self._section("registry", RegistrySettings)
+
+    @property
+    def model(self) -> ModelSettings:
+        """Section `model`."""
+        return self._section("model", ModelSettings)
+
+    @property
+    def http(self) -> HttpSettings:
+        """Section `http`."""
+        return self._section("http", HttpSettings)
+
+    @property
+    def log(self) -> LogSettings:
+        """Section `log`."""
+        return self._section("log", LogSettings)
+
+    @property
+    def publisher(self) -> "PublisherPolicy":
+        """Section `publisher`."""
+        from producers.publisher import PublisherPolicy
+
+        return self._section("publisher", PublisherPolicy)
+
+    @property
+    def images(self) -> "ImagePolicy":
+        """Section `images`."""
+        from detectors.images import ImagePolicy
+
+        return self._section("images", ImagePolicy)
+
+    @property
+    def batching(self) -> "BatchingPolicy":
+        """Section `batching`."""
+        from streams.batching import BatchingPolicy
+
+        return self._section("batching", BatchingPolicy)
+
+    @property
+    def parquet(self) -> "ParquetPolicy":
+        """Section `parquet`."""
+        from sinks.parquet import ParquetPolicy
+
+        return self._section("parquet", ParquetPolicy)
+
+    @property
+    def notifier(self) -> "NotifierPolicy":
+        """Section `notifier`."""
+        from sinks.notifier import NotifierPolicy
+
+        return self._section("notifier", NotifierPolicy)
+
+    def policy(self, section: str) -> Any:
+        """A part's own section, by name. Raises ConfigurationError."""
+        return self._section(section, section_type(section))
+
+    def overriding(self, values: Mapping[str, Any], origin: str = "command line") -> Self:
+        """These settings with others on top: `{"kafka.bootstrap": "127.0.0.1:9092"}`; None leaves a setting as it is."""
+        added = tuple(Given(name, value, origin) for name, value in values.items() if value is not None)
+        return replace(self, _given=(*self._given, *added)).checked()
+
+    def checked(self) -> Self:
+        """These settings, once every name belongs to some section and the light sections are sound. Raises ConfigurationError."""
+        for entry in self._given:
+            if _section_of(entry) is None:
+                raise unknown(entry, _names_known(environment=entry.environment))
+        for section in ("", *_LIGHT):
+            self._section(section, section_type(section))
+        return self
+
+    def checked_fully(self) -> Self:
+        """Like `checked`, and the parts' sections too, which imports the parts. Services do this before they take work."""
+        for section in _POLICIES:
+            self.policy(section)
+        return self.checked()
+
+    def _section(self, section: str, kind: type[Section]) -> Section:
+        return structure(section, kind, [entry for entry in self._given if _section_of(entry) == section])
+
+
+def load(
+    config: Path | None = None, overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings of this process. Raises ConfigurationError for a file that cannot be read, an unknown name or a wrong value."""
+    environment = os.environ if environ is None else environ
+    file = config or (Path(environment[f"{PREFIX}CONFIG"]) if environment.get(f"{PREFIX}CONFIG") else None)
+    if file is None and DEFAULT_FILE.is_file():
+        file = DEFAULT_FILE
+    given = [*(_from_file(file) if file else ()), *_from_environment(environment)]
+    return Settings(tuple(given)).overriding(overrides or {})
+
+
+def section_type(section: str) -> type:
+    """The dataclass behind a section; imports the part that owns it."""
+    if not section:
+        return GeneralSettings
+    if section in _LIGHT:
+        return _LIGHT[section]
+    module, name = _POLICIES[section]
+    kind: type = getattr(import_module(module), name)
+    return kind
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of this setting must never be shown."""
+    return any(word in name.lower() for word in SECRET_NAMES)
+
+
+def arm_failpoint(settings: Settings) -> None:
+    """Arm the failpoint that a test asked for, if any."""
+    if settings.general.failpoint:
+        name, _, nth = settings.general.failpoint.partition(":")
+        if nth and not nth.isdigit():
+            raise ConfigurationError(f"{PREFIX}FAILPOINT must be NAME or NAME:NTH")
+        failpoints.arm(name, int(nth or 1))
+
+
+def _from_file(file: Path) -> Iterator[Given]:
+    try:
+        with file.open("rb") as stream:
+            values = tomllib.load(stream)
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the settings file {file}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{file} is not TOML: {error}") from error
+    yield from (Given(name, value, str(file)) for name, value in _flat(values))
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
+    for name, value in sorted(environ.items()):
+        if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
+            yield Given(name.removeprefix(PREFIX), value, f"environment variable {name}", environment=True)
+
+
+def _section_of(entry: Given) -> str | None:
+    """The section that a name belongs to ('' for names without one), or None."""
+    general = names_of("", GeneralSettings)
+    if entry.environment:
+        found = [section for section in SECTIONS if entry.name.startswith(f"{section.upper()}_")]
+        known = {environment_name(dotted, name) for dotted, name in general.items()}
+    else:
+        found = [section for section in SECTIONS if entry.name.startswith(f"{section}.")]
+        known = set(general)
+    return found[0] if found else "" if entry.name in known else None
+
+
+def _names_known(*, environment: bool) -> dict[str, None]:
+    """Names to suggest: those of the light sections, and the first word of the others."""
+    known = {
+        dotted: name for section in ("", *_LIGHT) for dotted, name in names_of(section, section_type(section)).items()
+    }
+    names = [environment_name(dotted, name) if environment else dotted for dotted, name in known.items()]
+    return dict.fromkeys([*names, *(f"{section.upper()}_" if environment else f"{section}." for section in _POLICIES)])
