@@ -1,9 +1,8 @@
 """The command `sightstream`: a group that imports a command's module when that command runs, so that `--help` is instant."""
 
-import sys
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
+from typing import IO, Any
 
 import click
 
@@ -25,8 +24,24 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+class _Failure(click.ClickException):
+    """What the user can mend, as one line on stderr."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"sightstream: {self.format_message()}", err=file is None, file=file)
+
+
 class LazyGroup(click.Group):
     """Knows its commands by name and help line alone; a module is imported when its command is asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; errors made for the user end the process with one line and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except SightstreamError as error:
+            raise _Failure(str(error)) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names in the order in which a newcomer needs them."""
@@ -46,7 +61,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("sightstream"), prog_name="sightstream")
+@click.version_option(package_name="sightstream", prog_name="sightstream")
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -75,9 +90,9 @@ def group(context: click.Context, config: Path | None, overrides: tuple[str, ...
 
 
 def main() -> None:
-    """Run the command; what the user can mend is one line on stderr and exit code 2."""
-    try:
-        group.main(standalone_mode=True)
-    except SightstreamError as error:
-        click.echo(f"sightstream: {error}", err=True)
-        sys.exit(2)
+    """The console script."""
+    group(prog_name="sightstream")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,10 @@
 """Values of settings: from text or TOML to a section's types; errors name the setting, where it was written, and the nearest name."""
 
 import difflib
+import tomllib
 import types
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping as MappingType
 from collections.abc import Set as AbstractSet
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from datetime import timedelta
@@ -24,13 +26,18 @@ _FALSE = {"0", "false", "no", "off"}
 class Given:
     """One setting as somebody wrote it.
 
-    `name`: dotted (`kafka.bootstrap`), or an environment variable's without its prefix (`KAFKA_BOOTSTRAP`).
+    `path`: (`kafka`, `bootstrap`); of an environment variable its name without the prefix (`KAFKA_BOOTSTRAP`) alone.
     """
 
-    name: str
+    path: tuple[str, ...]
     value: Any = field(repr=False)
     origin: str = ""
     environment: bool = False
+
+    @property
+    def name(self) -> str:
+        """The path with dots."""
+        return ".".join(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +86,12 @@ def structure(section: str, kind: type[Section], given: Sequence[Given]) -> Sect
     tree: dict[str, Any] = {}
     for entry in given:
         dotted = by_environment.get(entry.name) if entry.environment else entry.name
-        if dotted is None or dotted not in known:
+        if dotted in known:
+            _place(tree, known[dotted], _convert(entry, dotted, known[dotted].kind))
+        elif (table := _table_of(entry, known, depth=bool(section))) is not None:
+            _place_in_table(tree, table, entry.path[len(table.path) + bool(section) :], entry.value)
+        else:
             raise unknown(entry, by_environment if entry.environment else known)
-        _place(tree, known[dotted], _convert(entry, dotted, known[dotted].kind))
     return _build(section, kind, tree)
 
 
@@ -100,6 +110,25 @@ def _place(tree: dict[str, Any], name: Name, value: Any) -> None:
         tree[last] = value
     else:
         tree[last] = {**tree.get(last, {}), name.key: value}
+
+
+def _table_of(entry: Given, known: Mapping[str, Name], *, depth: int) -> Name | None:
+    """The field of free keys (`images.stores`) that a path leads into, if any."""
+    for end in range(len(entry.path) - 1, depth, -1):
+        name = known.get(".".join(entry.path[:end]))
+        if (
+            name is not None
+            and get_origin(name.kind) is MappingType
+            and not any(other.path == name.path and other.key for other in known.values())
+        ):
+            return name
+    return None
+
+
+def _place_in_table(tree: dict[str, Any], name: Name, keys: Sequence[str], value: Any) -> None:
+    for part in (*name.path, *keys[:-1]):
+        tree = tree.setdefault(part, {})
+    tree[keys[-1]] = value
 
 
 def _build(section: str, kind: type[Section], tree: Mapping[str, Any]) -> Section:
@@ -132,16 +161,18 @@ def _convert(entry: Given, dotted: str, kind: Any) -> Any:
 
 
 def _from_text(value: Any, kind: Any) -> Any:
-    """Environment and command line give text: lists are separated by commas, mappings are `name=value,name=value`, nothing is None."""
+    """Environment and command line give text: `a,b` for lists, `name=value,name=value` for mappings, TOML for both; '' may be None."""
     if not isinstance(value, str):
         return value
     if _is_optional(kind):
         if not value:
             return None
         kind = _without_none(kind)
+    if value[:1] in {"{", "["}:
+        return tomllib.loads(f"value = {value}")["value"]
     origin = get_origin(kind)
     parts = [part.strip() for part in value.split(",") if part.strip()]
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+    if isinstance(origin, type) and issubclass(origin, MappingType):
         return dict(part.split("=", 1) for part in parts)
     if isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
         return parts

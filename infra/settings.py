@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from detectors.spec import ModelSpec
 from infra.setting_values import Given, environment_name, names_of, structure, unknown
 from schemas import failpoints
 from schemas.connection import SECURITY_NAMES, KafkaConnection
@@ -20,7 +21,7 @@ from schemas.errors import ConfigurationError
 from schemas.topics import Topics
 
 if TYPE_CHECKING:
-    from detectors.images import ImagePolicy
+    from detectors.policy import ImagePolicy
     from producers.publisher import PublisherPolicy
     from sinks.notifier import NotifierPolicy
     from sinks.parquet import ParquetPolicy
@@ -28,16 +29,17 @@ if TYPE_CHECKING:
 
 PREFIX = "SIGHTSTREAM_"
 DEFAULT_FILE = Path("sightstream.toml")
-SECRET_NAMES = ("password", "secret", "token")
+SECRET_NAMES = ("password", "secret", "token", "credential", "access_key", "account_key", "sas_key")
 
 Section = TypeVar("Section")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneralSettings:
-    """Names without a section: where local state lives, what build this is, and at which failpoint a test wants it to die (`name:nth`)."""
+    """Names without a section: where local state and downloads live, what build this is, and at which failpoint a test wants it to die (`name:nth`)."""
 
     state_dir: Path = Path("var")
+    cache_dir: Path = Path("~/.cache/sightstream")
     git_sha: str = "unknown"
     failpoint: str | None = None
 
@@ -68,16 +70,6 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSettings:
-    """The model that a worker runs. `device` is the backend's own name (`cpu`, `gpu`, `cuda:0`), `auto` its best choice."""
-
-    path: Path | None = None
-    name: str = ""
-    version: str = ""
-    device: str = "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
     """Where HTTP is served. Anything beyond loopback needs `public = true`, since nothing here authenticates a caller."""
 
@@ -97,13 +89,13 @@ class LogSettings:
 _LIGHT: dict[str, type] = {
     "kafka": KafkaSettings,
     "registry": RegistrySettings,
-    "model": ModelSettings,
+    "model": ModelSpec,
     "http": HttpSettings,
     "log": LogSettings,
 }
 _POLICIES: dict[str, tuple[str, str]] = {
     "publisher": ("producers.publisher", "PublisherPolicy"),
-    "images": ("detectors.images", "ImagePolicy"),
+    "images": ("detectors.policy", "ImagePolicy"),
     "batching": ("streams.batching", "BatchingPolicy"),
     "parquet": ("sinks.parquet", "ParquetPolicy"),
     "notifier": ("sinks.notifier", "NotifierPolicy"),
@@ -115,7 +107,7 @@ SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
 class Settings:
     """What was given, over the defaults. Each section is a frozen dataclass; `Settings()` is the defaults alone."""
 
-    _given: tuple[Given, ...] = field(default=(), repr=False)
+    _given: tuple[Given, ...] = field(default=(Given(("model", "path"), ""),), repr=False)
 
     @property
     def general(self) -> GeneralSettings:
@@ -148,9 +140,14 @@ class Settings:
         return self._section("registry", RegistrySettings)
 
     @property
-    def model(self) -> ModelSettings:
-        """Section `model`."""
-        return self._section("model", ModelSettings)
+    def model(self) -> ModelSpec:
+        """Section `model`. Raises ConfigurationError where no `model.path` is set."""
+        spec = self._section("model", ModelSpec)
+        if not spec.path:
+            raise ConfigurationError(
+                "no model: set model.path (environment SIGHTSTREAM_MODEL_PATH) to an .onnx or .pt file"
+            )
+        return spec
 
     @property
     def http(self) -> HttpSettings:
@@ -172,7 +169,7 @@ class Settings:
     @property
     def images(self) -> "ImagePolicy":
         """Section `images`."""
-        from detectors.images import ImagePolicy
+        from detectors.policy import ImagePolicy
 
         return self._section("images", ImagePolicy)
 
@@ -197,13 +194,15 @@ class Settings:
 
         return self._section("notifier", NotifierPolicy)
 
-    def policy(self, section: str) -> Any:
-        """A part's own section, by name. Raises ConfigurationError."""
+    def section(self, section: str) -> Any:
+        """A section by name, '' for the names without one. Raises ConfigurationError."""
         return self._section(section, section_type(section))
 
     def overriding(self, values: Mapping[str, Any], origin: str = "command line") -> Self:
         """These settings with others on top: `{"kafka.bootstrap": "127.0.0.1:9092"}`; None leaves a setting as it is."""
-        added = tuple(Given(name, value, origin) for name, value in values.items() if value is not None)
+        added = tuple(
+            Given(tuple(name.split(".")), value, origin) for name, value in values.items() if value is not None
+        )
         return replace(self, _given=(*self._given, *added)).checked()
 
     def checked(self) -> Self:
@@ -212,13 +211,13 @@ class Settings:
             if _section_of(entry) is None:
                 raise unknown(entry, _names_known(environment=entry.environment))
         for section in ("", *_LIGHT):
-            self._section(section, section_type(section))
+            self.section(section)
         return self
 
     def checked_fully(self) -> Self:
         """Like `checked`, and the parts' sections too, which imports the parts. Services do this before they take work."""
         for section in _POLICIES:
-            self.policy(section)
+            self.section(section)
         return self.checked()
 
     def _section(self, section: str, kind: type[Section]) -> Section:
@@ -234,7 +233,8 @@ def load(
     if file is None and DEFAULT_FILE.is_file():
         file = DEFAULT_FILE
     given = [*(_from_file(file) if file else ()), *_from_environment(environment)]
-    return Settings(tuple(given)).overriding(overrides or {})
+    defaults = Settings()
+    return replace(defaults, _given=(*defaults._given, *given)).overriding(overrides or {})  # noqa: SLF001 - its own module
 
 
 def section_type(section: str) -> type:
@@ -270,21 +270,21 @@ def _from_file(file: Path) -> Iterator[Given]:
         raise ConfigurationError(f"cannot read the settings file {file}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{file} is not TOML: {error}") from error
-    yield from (Given(name, value, str(file)) for name, value in _flat(values))
+    yield from (Given(path, value, str(file)) for path, value in _flat(values))
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{above}{name}.")
+            yield from _flat(value, (*above, name))
         else:
-            yield f"{above}{name}", value
+            yield (*above, name), value
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[Given]:
     for name, value in sorted(environ.items()):
         if name.startswith(PREFIX) and name != f"{PREFIX}CONFIG":
-            yield Given(name.removeprefix(PREFIX), value, f"environment variable {name}", environment=True)
+            yield Given((name.removeprefix(PREFIX),), value, f"environment variable {name}", environment=True)
 
 
 def _section_of(entry: Given) -> str | None:

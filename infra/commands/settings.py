@@ -1,5 +1,6 @@
 """`sightstream settings`: what every setting is now, secrets left out."""
 
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -12,18 +13,18 @@ from infra.settings import SECTIONS, Settings, is_secret
 @click.pass_obj
 def command(settings: Settings) -> None:
     """Print every setting with its value; secrets are not shown."""
-    for section in ("general", *SECTIONS):
-        prefix = "" if section == "general" else f"{section}."
-        _print(prefix, settings.general if section == "general" else getattr(settings, section))
+    _print("", settings.section(""))
+    for section in SECTIONS:
+        _print(section, settings.section(section))
 
 
-def _print(prefix: str, value: Any) -> None:
-    for item in fields(value):
-        name, inner = f"{prefix}{item.name}", getattr(value, item.name)
-        if is_dataclass(inner):
-            _print(f"{name}.", inner)
-        elif item.metadata.get("keys"):
-            for key, text in inner.items():
-                click.echo(f"{name}.{key} = {'(not shown)' if is_secret(key) else text}")
-        else:
-            click.echo(f"{name} = {'(not shown)' if is_secret(name) and inner else inner}")
+def _print(name: str, value: Any) -> None:
+    above = f"{name}." if name else ""
+    if is_dataclass(value):
+        for item in fields(value):
+            _print(f"{above}{item.name}", getattr(value, item.name))
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            _print(f"{above}{key}", inner)
+    else:
+        click.echo(f"{name} = {'(not shown)' if is_secret(name) and value else value}")
