@@ -64,6 +64,12 @@ def three_brokers(run: Run) -> Iterator[LocalKafka]:
         yield kafka
 
 
+@pytest.fixture(scope="session")
+def registry_url(run: Run) -> str:
+    """A Confluent-compatible schema registry, in memory, shared by all tests of the run: use subjects of your own."""
+    return run.registry().url
+
+
 @pytest.fixture
 def connection(kafka: LocalKafka) -> KafkaConnection:
     """How to reach the shared Kafka."""

@@ -17,7 +17,7 @@ from infra.broker.artifacts import DEFAULT_CACHE, ArtifactCache, java, locked
 from infra.broker.configuration import Node, Security, lay_out, random_id, server_properties
 from infra.broker.locks import exclusive
 from infra.broker.ports import HOST, answers, free_ports, is_free
-from infra.broker.processes import Process, log_tail, spawn, stop_all
+from infra.broker.processes import ENVIRONMENT, Process, log_tail, spawn, stop_all
 from schemas.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -40,15 +40,16 @@ class _State:
 class LocalKafka:
     """The cluster whose data and state file lie in `directory`; any process that knows the directory may handle it.
 
-    `port` is the first of consecutive ports (each node: one per listener, then its controller's); None takes free ones.
-    Once made, a cluster keeps its nodes and ports. Every method raises ConfigurationError where the operator can help.
+    `nodes` and `port` are for the first start: None means one node, on free ports. `port` is the first of consecutive ones (each
+    node: one per listener, then its controller's). Once made, a cluster keeps its nodes and ports. Every method raises
+    ConfigurationError where the operator can help.
     """
 
     def __init__(
         self,
         directory: Path,
         *,
-        nodes: int = 1,
+        nodes: int | None = None,
         port: int | None = None,
         security: Security = Security(),  # noqa: B008 - frozen
         cache: Path = DEFAULT_CACHE,
@@ -62,16 +63,18 @@ class LocalKafka:
         self._heap_mb = heap_mb
 
     @property
+    def exists(self) -> bool:
+        """Whether a cluster was ever made in the directory."""
+        return self._read() is not None
+
+    @property
     def bootstrap(self) -> str:
         """Addresses of the first listener, `host:port,host:port`, whether the nodes run or not."""
         return self.addresses(0)
 
     def addresses(self, listener: int) -> str:
         """Addresses of the listener at that place in `Security.listeners`."""
-        state = self._read()
-        if state is None:
-            raise ConfigurationError(f"there is no local broker in {self.directory}: run `sightstream broker start`")
-        return ",".join(f"{HOST}:{node.ports[listener]}" for node in state.nodes)
+        return ",".join(f"{HOST}:{node.ports[listener]}" for node in self._state().nodes)
 
     def running(self) -> dict[int, int]:
         """Node id -> pid of the nodes that run."""
@@ -137,16 +140,17 @@ class LocalKafka:
 
     def _create(self) -> _State:
         listeners = len(self._security.listeners)
-        count = self._wanted * (listeners + 1)
+        nodes = self._wanted or 1
+        count = nodes * (listeners + 1)
         ports = free_ports(count) if self._port is None else range(self._port, self._port + count)
         _check_free(ports)
-        state = _State(random_id(), lay_out(self._wanted, ports, listeners))
+        state = _State(random_id(), lay_out(nodes, ports, listeners))
         self._write(state)
         return state
 
     def _check(self, state: _State) -> None:
         made = (len(state.nodes), state.nodes[0].ports[0])
-        if made != (self._wanted, self._port if self._port is not None else made[1]):
+        if made != (self._wanted or made[0], self._port or made[1]):
             raise ConfigurationError(
                 f"{self.directory} holds a cluster of {made[0]} node(s) from port {made[1]}: start it so, or name another directory"
             )
@@ -187,7 +191,7 @@ class LocalKafka:
         command += ["--initial-controllers", ",".join(n.voter for n in state.nodes)]
         for user, password in self._security.scram.items():
             command += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=ENVIRONMENT)  # noqa: S603 - our own words
         if done.returncode:
             raise ConfigurationError(f"cannot format {data}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 

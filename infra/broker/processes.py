@@ -12,6 +12,8 @@ from pathlib import Path
 from schemas.errors import FatalError
 
 _POLL_S = 0.02
+# Servers inherit nothing: no option of somebody's shell, and no secret of ours, reaches them.
+ENVIRONMENT = {"LC_ALL": "C.UTF-8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def spawn(command: Sequence[str | Path], log_path: Path) -> Process:
     pid = os.posix_spawn(
         arguments[0],
         arguments,
-        os.environ,
+        ENVIRONMENT,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log_path), flags, 0o600),

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra.broker.local import LocalKafka
 from infra.broker.processes import Process, identify
+from infra.broker.registry import LocalRegistry
 from schemas.connection import KafkaConnection
 from schemas.topics import Topics
 
@@ -45,10 +46,17 @@ class Run:
         (directory / "owner").write_text(f"{me.pid} {me.born}", "utf-8")
         return cls(directory)
 
+    def registry(self) -> LocalRegistry:
+        """The schema registry that all workers share; the first to ask starts it while the others wait."""
+        registry = LocalRegistry(self.directory / "registry")
+        registry.start()
+        return registry
+
     def end(self) -> None:
-        """Stop every broker of the run and remove its data."""
-        for state in self.directory.glob("*/state.json"):
-            LocalKafka(state.parent).stop(grace_s=5)
+        """Stop every server of the run and remove its data."""
+        for directory in self.directory.glob("*/"):
+            LocalKafka(directory).stop(grace_s=5)
+            LocalRegistry(directory).stop(grace_s=5)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     @contextmanager
