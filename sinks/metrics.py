@@ -1,0 +1,8 @@
+"""Metrics of the sinks."""
+
+from prometheus_client import Counter, Gauge
+
+ws_connections = Gauge("sightstream_ws_connections", "Clients of the notifier, websocket and SSE.")
+ws_sent_messages = Counter("sightstream_ws_sent_messages", "Messages written to clients.")
+ws_disconnects = Counter("sightstream_ws_disconnects", "Connections that ended, by close code.", ["code"])
+ws_queue_bytes = Gauge("sightstream_ws_queue_bytes", "Bytes that wait for clients.")
