@@ -155,7 +155,7 @@ def _nested(section: str, item: Field[Any], kind: Any, tree: Mapping[str, Any]) 
 def _convert(entry: Given, dotted: str, kind: Any) -> Any:
     try:
         return _CONVERTER.structure(_from_text(entry.value, kind), kind)
-    except (TypeError, ValueError, cattrs.BaseValidationError):
+    except Exception:  # noqa: BLE001 - cattrs raises a bare Exception for a Literal
         # Neither the value nor the cause is shown: either may hold a secret.
         raise ConfigurationError(f"{entry.origin}: {dotted} must be {_described(kind)}") from None
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from detectors.policy import ImagePolicy
     from producers.publisher import PublisherPolicy
     from sinks.notifier import NotifierPolicy
-    from sinks.parquet import ParquetPolicy
+    from sinks.parquet_policy import ParquetPolicy
     from streams.batching import BatchingPolicy
 
 PREFIX = "SIGHTSTREAM_"
@@ -36,7 +36,10 @@ Section = TypeVar("Section")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneralSettings:
-    """Names without a section: where local state and downloads live, what build this is, and at which failpoint a test wants it to die (`name:nth`)."""
+    """Names without a section: where local state and downloads live, and what build this is.
+
+    `failpoint`: the named point, and at which time of reaching it (`name:nth`), a test wants the process to die.
+    """
 
     state_dir: Path = Path("var")
     cache_dir: Path = Path("~/.cache/sightstream")
@@ -97,7 +100,7 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "publisher": ("producers.publisher", "PublisherPolicy"),
     "images": ("detectors.policy", "ImagePolicy"),
     "batching": ("streams.batching", "BatchingPolicy"),
-    "parquet": ("sinks.parquet", "ParquetPolicy"),
+    "parquet": ("sinks.parquet_policy", "ParquetPolicy"),
     "notifier": ("sinks.notifier", "NotifierPolicy"),
 }
 SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
@@ -183,7 +186,7 @@ class Settings:
     @property
     def parquet(self) -> "ParquetPolicy":
         """Section `parquet`."""
-        from sinks.parquet import ParquetPolicy
+        from sinks.parquet_policy import ParquetPolicy
 
         return self._section("parquet", ParquetPolicy)
 

@@ -1,0 +1,83 @@
+"""The HTTP server of a process: health, readiness, metrics, and the routes of whoever has some."""
+
+import ipaddress
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from infra.settings import HttpSettings
+from infra.telemetry import Health
+from schemas.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+AddRoutes = Callable[[web.Application], None]
+
+_HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
+_DRAIN_S = 5.0
+
+
+def build(health: Health, *routes: AddRoutes) -> web.Application:
+    """The application: `/healthz`, `/readyz`, `/metrics` and what `routes` add."""
+    app = web.Application()
+    app[_HEALTH] = health
+    app.router.add_get("/healthz", _healthz)
+    app.router.add_get("/readyz", _readyz)
+    app.router.add_get("/metrics", _metrics)
+    for add in routes:
+        add(app)
+    return app
+
+
+@asynccontextmanager
+async def serving(app: web.Application, http: HttpSettings) -> AsyncIterator[str]:
+    """Serve while the block runs; gives the base URL. `http.port` 0 takes a free port.
+
+    Raises ConfigurationError where the port is taken, or the host is not loopback and `http.public` is not set.
+    """
+    _refuse_open_doors(http)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN_S, handler_cancellation=True)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, http.host, http.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(f"cannot serve HTTP on {http.host}:{http.port}: {error.strerror}") from error
+        port = runner.addresses[0][1]
+        host = f"[{http.host}]" if ":" in http.host else http.host
+        log.info("serving HTTP", extra={"host": http.host, "port": port})
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def _healthz(request: web.Request) -> web.Response:
+    wrong = request.app[_HEALTH].alive()
+    return web.json_response({"status": "failing" if wrong else "ok", **wrong}, status=503 if wrong else 200)
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    missing = request.app[_HEALTH].unready()
+    return web.json_response({"status": "not ready" if missing else "ready", **missing}, status=503 if missing else 200)
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _refuse_open_doors(http: HttpSettings) -> None:
+    if http.public or http.host == "localhost":
+        return
+    try:
+        loopback = ipaddress.ip_address(http.host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise ConfigurationError(
+            f"http.host {http.host} is open to other machines, and nothing here authenticates a caller: "
+            "set http.public = true if the network is trusted, else 127.0.0.1"
+        )

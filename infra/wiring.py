@@ -1,0 +1,35 @@
+"""The composition root: settings in, parts out. Each function imports what it opens, so that a command loads no more than it uses."""
+
+from typing import TYPE_CHECKING
+
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from detectors.base import Detector
+    from producers.publisher import Publisher
+    from schemas.codec import Codec
+
+
+def open_codec(settings: Settings) -> "Codec":
+    """A codec over the schema registry, or over the packaged schemas where none is set."""
+    from schemas.codec import Codec, PackagedSchemas
+
+    if settings.registry.url:
+        from schemas.registry import RegistrySchemas
+
+        return Codec(RegistrySchemas(settings.registry.url, settings.topics))
+    return Codec(PackagedSchemas())
+
+
+def open_publisher(settings: Settings) -> "Publisher":
+    """A publisher to the brokers of `settings`; a context manager."""
+    from producers.publisher import Publisher
+
+    return Publisher(settings.connection, open_codec(settings), settings.topics, settings.publisher)
+
+
+def open_detector(settings: Settings) -> "Detector":
+    """The model of `settings`, loaded and warm. Raises ConfigurationError where there is none, or no backend for it."""
+    from detectors.registry import open_detector as load
+
+    return load(settings.model)
