@@ -1,0 +1,160 @@
+"""Geometry between an image and a model's canvas, and from raw YOLO output to boxes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.base import Boxes
+from detectors.spec import ModelSpec
+from schemas.records import DetectParameters
+
+PADDING_GREY = 114
+# A bound on the work of suppression: the best so many candidates of an image are looked at (Ultralytics' own bound).
+MAX_CANDIDATES = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where an image of one size lies on a model's canvas: scaled by one factor, centred, the rest padded grey.
+
+    All sizes are (width, height) in pixels. Formulas: `LetterBox` and `scale_boxes` of Ultralytics 8.4, so that a model sees
+    what it was trained on: the resized sides are rounded (each at least 1), and the odd pixel of padding goes right or below.
+    """
+
+    source: tuple[int, int]
+    resized: tuple[int, int]
+    canvas: tuple[int, int]
+
+    @classmethod
+    def fit(cls, source: tuple[int, int], target: tuple[int, int], stride: int | None = None) -> Self:
+        """Fit `source` into `target`; with a `stride` the canvas shrinks to the multiples of it that just hold the image."""
+        gain = min(target[0] / source[0], target[1] / source[1])
+        width, height = (max(round(side * gain), 1) for side in source)
+        if stride is None:
+            return cls(source, (width, height), target)
+        canvas = (width + (target[0] - width) % stride, height + (target[1] - height) % stride)
+        return cls(source, (width, height), canvas)
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Padding at the left and at the top."""
+        left, top = (
+            round((canvas - resized) / 2 - 0.1) for canvas, resized in zip(self.canvas, self.resized, strict=True)
+        )
+        return left, top
+
+    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Place `pixels`, (height, width, 3), on a new canvas; bilinear."""
+        left, top = self.offset
+        right, bottom = self.canvas[0] - self.resized[0] - left, self.canvas[1] - self.resized[1] - top
+        if self.source != self.resized:
+            pixels = cv2.resize(pixels, self.resized, interpolation=cv2.INTER_LINEAR)
+        grey = (PADDING_GREY,) * 3
+        placed: NDArray[np.uint8] = cv2.copyMakeBorder(
+            pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey
+        )
+        return placed
+
+    def place(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (m, 4) of the image, as they lie on the canvas."""
+        gain, offset = self._gain_and_offset()
+        placed: NDArray[np.float32] = xyxy * gain + offset
+        return placed
+
+    def restore(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (m, 4) of the canvas, in pixels of the image and clipped to it; the inverse of `place`."""
+        gain, offset = self._gain_and_offset()
+        limits = np.array(self.source * 2, np.float32)
+        restored: NDArray[np.float32] = np.clip((xyxy - offset) / gain, np.float32(0), limits)
+        return restored
+
+    def _gain_and_offset(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        gain = (self.resized[0] / self.source[0], self.resized[1] / self.source[1])
+        return np.array(gain * 2, np.float32), np.array(self.offset * 2, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What is kept of one image: scores above `confidence`, no two boxes of a class overlapping more than `iou`, the best `limit`."""
+
+    confidence: float
+    iou: float
+    limit: int
+    classes: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, wanted: DetectParameters, spec: ModelSpec) -> Self:
+        """What a request asks for, and the model's defaults where it does not say."""
+        return cls(
+            confidence=spec.confidence if wanted.confidence is None else wanted.confidence,
+            iou=spec.iou if wanted.iou is None else wanted.iou,
+            limit=spec.max_detections if wanted.max_detections is None else wanted.max_detections,
+            classes=wanted.classes,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """Boxes of one image, best first. `xyxy`: float32 (m, 4); `scores`: float32 (m,); `class_ids`: int32 (m,)."""
+
+    xyxy: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    class_ids: NDArray[np.int32]
+
+    def take(self, rows: NDArray[np.intp]) -> "Found":
+        """These rows, in this order."""
+        return Found(self.xyxy[rows], self.scores[rows], self.class_ids[rows])
+
+
+def read_yolo(prediction: NDArray[np.float32], thresholds: Thresholds, letterbox: Letterbox) -> Found:
+    """Boxes in the image's own pixels from one image's raw output of a YOLOv8-style head.
+
+    `prediction`: float32 (4 + classes, anchors): rows centre x, centre y, width, height in canvas pixels, then a score in 0..1
+    for each class; an anchor speaks for its best class only.
+    """
+    rows = np.flatnonzero(prediction[4:].max(axis=0) > thresholds.confidence)
+    kept = np.ascontiguousarray(prediction[:, rows].T)
+    class_ids = kept[:, 4:].argmax(axis=1).astype(np.int32)
+    half = kept[:, 2:4] / 2
+    xyxy: NDArray[np.float32] = np.concatenate((kept[:, :2] - half, kept[:, :2] + half), axis=1)
+    found = Found(xyxy, kept[:, 4:].max(axis=1, initial=0), class_ids)
+    if thresholds.classes is not None:
+        found = found.take(np.flatnonzero(np.isin(class_ids, thresholds.classes)))
+    found = found.take(suppress(found, thresholds.iou, thresholds.limit))
+    return Found(letterbox.restore(found.xyxy), found.scores, found.class_ids)
+
+
+def suppress(found: Found, iou: float, limit: int) -> NDArray[np.intp]:
+    """Non-maximum suppression within each class: indices of the boxes that stay, best score first, at most `limit`.
+
+    Greedy: the best box stays, and every box of its class whose IoU with it is above `iou` goes; then the next best.
+    """
+    order = np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES]
+    xyxy, class_ids = found.xyxy[order], found.class_ids[order]
+    areas = np.prod(xyxy[:, 2:] - xyxy[:, :2], axis=1)
+    left = np.arange(len(order))
+    kept: list[int] = []
+    while len(left) and len(kept) < limit:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        sides = np.minimum(xyxy[best, 2:], xyxy[left, 2:]) - np.maximum(xyxy[best, :2], xyxy[left, :2])
+        shared = np.prod(np.maximum(sides, np.float32(0)), axis=1)
+        # shared / union > iou, without dividing by the union of two empty boxes
+        overlaps = shared > np.float32(iou) * (areas[best] + areas[left] - shared)
+        left = left[~(overlaps & (class_ids[left] == class_ids[best]))]
+    return order[kept]
+
+
+def join(parts: Sequence[Found]) -> Boxes:
+    """One image after another, as the boxes of a batch."""
+    counts = [len(part.scores) for part in parts]
+    return Boxes(
+        np.cumsum([0, *counts], dtype=np.int32),
+        np.concatenate([np.empty((0, 4), np.float32), *(part.xyxy for part in parts)]),
+        np.concatenate([np.empty(0, np.float32), *(part.scores for part in parts)]),
+        np.concatenate([np.empty(0, np.int32), *(part.class_ids for part in parts)]),
+    )

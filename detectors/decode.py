@@ -1,0 +1,128 @@
+"""From the bytes of a file to RGB pixels in the oriented frame.
+
+JPEG, PNG and WebP, told apart by their first bytes. JPEG goes through libjpeg-turbo (simplejpeg, which gives up Python's lock), the
+rest through Pillow. Of animated files the first frame is taken. Alpha is dropped, not blended, as the tools do that train
+detectors; 16-bit samples keep their high byte; CMYK and palettes become RGB.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, ImageFile
+from PIL import Image as Pillow
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from schemas.errors import Reason, RejectedError
+
+Pixels = NDArray[np.uint8]
+
+# More scans than any encoder writes; each costs a pass over all pixels (libjpeg-turbo's own limit when it fuzzes).
+_MAX_JPEG_SCANS = 500
+# EXIF orientation -> the turn that puts the picture upright, on arrays (height, width, 3); 1 and unknown values need none.
+_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.transpose(1, 0, 2),
+    6: lambda pixels: pixels.transpose(1, 0, 2)[:, ::-1],
+    7: lambda pixels: pixels.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda pixels: pixels.transpose(1, 0, 2)[::-1],
+}
+
+
+def decode(content: bytes, max_pixels: int) -> Pixels:
+    """Decode an image: uint8, (height, width, 3), RGB, C-contiguous, upright.
+
+    Raises RejectedError: IMAGE_EMPTY, IMAGE_TYPE_UNSUPPORTED, IMAGE_TOO_MANY_PIXELS (by the header, before any pixel is decoded) or
+    IMAGE_CORRUPT, which a truncated file is too. Raises MemoryError as it comes.
+    """
+    try:
+        return _decode(content, max_pixels)
+    except (RejectedError, MemoryError):
+        raise
+    except Exception as error:
+        # Decoders raise whatever they like on broken input: OSError, SyntaxError, ValueError, struct.error, IndexError ...
+        raise RejectedError(Reason.IMAGE_CORRUPT, f"the image does not decode: {error}") from error
+
+
+def _decode(content: bytes, max_pixels: int) -> Pixels:
+    opener = _choose_opener(content)
+    if opener is WebPImageFile:
+        # Pillow sets up the whole canvas when it opens a WebP, so its size is read first.
+        _check_size(_read_webp_size(content), max_pixels)
+    with opener(io.BytesIO(content)) as image:
+        _check_size(image.size, max_pixels)
+        upright = _UPRIGHT.get(_read_orientation(image))
+        pixels = _decode_jpeg(content, image) if opener is JpegImageFile else _decode_with_pillow(image)
+    return pixels if upright is None else np.ascontiguousarray(upright(pixels))
+
+
+def _choose_opener(content: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    """Pillow's class for the format. Not `Pillow.open`, which others patch and which tries every format it knows."""
+    if not content:
+        raise RejectedError(Reason.IMAGE_EMPTY, "the image has no bytes")
+    if content.startswith(b"\xff\xd8\xff"):
+        return JpegImageFile
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImageFile
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return WebPImageFile
+    raise RejectedError(Reason.IMAGE_TYPE_UNSUPPORTED, "neither JPEG nor PNG nor WebP by its first bytes")
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise RejectedError(
+            Reason.IMAGE_TOO_MANY_PIXELS, f"{width}x{height} pixels; at most {max_pixels} in all are decoded"
+        )
+
+
+def _read_webp_size(content: bytes) -> tuple[int, int]:
+    """Width and height from the first chunk. Source: RFC 9649, sections 2.5 to 2.7."""
+    chunk = content[12:16]
+    if chunk == b"VP8X":
+        width, height = (int.from_bytes(content[start : start + 3], "little") for start in (24, 27))
+        return width + 1, height + 1
+    if chunk == b"VP8L":
+        (bits,) = struct.unpack_from("<I", content, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack_from("<HH", content, 26)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _read_orientation(image: ImageFile.ImageFile) -> int:
+    """The EXIF orientation, 1 where there is none or the metadata is broken: that alone is no reason to lose a picture."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - whatever broken metadata makes Pillow raise
+        return 1
+
+
+def _decode_jpeg(content: bytes, image: ImageFile.ImageFile) -> Pixels:
+    if content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+        raise RejectedError(Reason.IMAGE_CORRUPT, f"more than {_MAX_JPEG_SCANS} scans")
+    if image.mode == "CMYK":
+        return _decode_with_pillow(image)
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(content, "RGB")
+    except ValueError:
+        # It is strict about harmless flaws, such as stray bytes between segments; Pillow forgives those, but not truncation.
+        return _decode_with_pillow(image)
+    return pixels
+
+
+def _decode_with_pillow(image: Pillow.Image) -> Pixels:
+    if image.mode.startswith("I"):
+        # 16-bit grey. Pillow would clip it at 255 rather than scale it.
+        high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(high[:, :, np.newaxis], 3, axis=2)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))

@@ -1,0 +1,66 @@
+"""What detectors report to Prometheus."""
+
+import time
+from collections.abc import Sequence
+
+from prometheus_client import Histogram
+
+from detectors.base import Boxes, Detector, Image, ModelInfo
+from schemas.records import DetectParameters
+
+FETCH_DURATION = Histogram(
+    "sightstream_image_fetch_duration_seconds",
+    "From the request for an image until its bytes were there or it failed; outcome is ok or a reason code",
+    ["outcome"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20),
+)
+IMAGE_BYTES = Histogram(
+    "sightstream_image_bytes",
+    "Size of fetched images as encoded",
+    buckets=tuple(4**power for power in range(4, 14)),
+)
+INFERENCE_DURATION = Histogram(
+    "sightstream_inference_duration_seconds",
+    "One call of a detector, of whatever batch size",
+    ["model"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+INFERENCE_BATCH_SIZE = Histogram(
+    "sightstream_inference_batch_size", "Images in one call of a detector", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+
+
+class MeteredDetector:
+    """A detector that reports how long its calls take and how large their batches are."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+        self._duration = INFERENCE_DURATION.labels(model=detector.model.name)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that runs."""
+        return self._detector.model
+
+    @property
+    def concurrency(self) -> int:
+        """How many `detect` calls at once make the device busiest."""
+        return self._detector.concurrency
+
+    @property
+    def max_batch(self) -> int:
+        """The most images that one call may be given."""
+        return self._detector.max_batch
+
+    def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
+        """Boxes of each image, in order."""
+        started = time.perf_counter()
+        try:
+            return self._detector.detect(images, parameters)
+        finally:
+            self._duration.observe(time.perf_counter() - started)
+            INFERENCE_BATCH_SIZE.observe(len(images))
+
+    def close(self) -> None:
+        """Give back the device."""
+        self._detector.close()

@@ -1,0 +1,65 @@
+"""Which model to open and how, and the model's file; imports nothing heavy, so that settings can hold it."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model to open.
+
+    `path`: a model file (`.onnx`, `.pt`), or the name of a built-in stand-in (`fake`, `noop`). `name` defaults to the file's
+    stem. `digest` (`sha256:` + hex), if given, is what the file must have. `device`: `auto` or the backend's own name (`CPU`,
+    `GPU`, `cuda:0`). `precision`: `f32`, the same boxes on every machine, or `auto`, which lets the backend use what the device is
+    fastest in (bf16 on a CPU with AMX). `image_size`: longer side of the canvas in pixels; None takes the model's own.
+    `confidence`, `iou` and `max_detections` hold for requests that do not say.
+    """
+
+    path: str
+    name: str = ""
+    version: str = ""
+    digest: str | None = None
+    device: str = "auto"
+    precision: str = "f32"
+    image_size: int | None = None
+    confidence: float = 0.25
+    iou: float = 0.7
+    max_detections: int = 300
+
+    @property
+    def model_name(self) -> str:
+        """`name`, else the stem of the file's name."""
+        return self.name or Path(self.path).stem
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that is there and is what was asked for. `digest`: `sha256:` + hex of `content`."""
+
+    path: Path
+    digest: str
+    content: bytes
+
+
+def read_model(spec: ModelSpec) -> ModelFile:
+    """Read the model of `spec`. Raises ConfigurationError if it is missing, unreadable or has another digest."""
+    path = Path(spec.path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the model {path}: {error.strerror}") from error
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if spec.digest is not None and spec.digest.lower().removeprefix("sha256:") != digest.removeprefix("sha256:"):
+        raise ConfigurationError(f"the model {path} has digest {digest}, but {spec.digest} is asked for: refused")
+    return ModelFile(path, digest, content)
+
+
+def read_labels_file(model: Path) -> tuple[str, ...] | None:
+    """Labels from `NAME.labels.txt` beside the model, one a line in the order of class ids; None if there is no such file."""
+    path = model.with_suffix(".labels.txt")
+    if not path.is_file():
+        return None
+    return tuple(path.read_text(encoding="utf-8").splitlines())
