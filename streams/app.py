@@ -1,0 +1,77 @@
+"""The Faust app: one thin agent a lane, which hands runs to the intake."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from faust.types import TP
+
+from schemas.connection import KafkaConnection
+from schemas.records import Lane
+from schemas.topics import Topics
+from streams import metrics
+from streams.credentials import broker_urls, credentials
+from streams.intake import LaneIntake
+from streams.runs import RunApp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPolicy:
+    """How a worker takes part in its consumer group.
+
+    `group`: the consumer group. `instance_id`: a stable name for this worker's slot (static membership): after a crash its successor starts
+    at once instead of after `session_timeout_s`; two live workers must not share one. Offsets are committed every `commit_interval_s`. At a
+    rebalance or a stop, batches that began get `drain_s` to finish; it must stay below `rebalance_timeout_s`.
+    """
+
+    group: str = "sightstream"
+    instance_id: str | None = None
+    commit_interval_s: float = 0.25
+    session_timeout_s: float = 10.0
+    rebalance_timeout_s: float = 20.0
+    drain_s: float = 10.0
+
+
+def lane_topics(topics: Topics) -> Mapping[str, Lane]:
+    """Topic -> lane."""
+    return {topics.lane(lane): lane for lane in Lane}
+
+
+def build(connection: KafkaConnection, topics: Topics, policy: WorkerPolicy, intake: LaneIntake) -> RunApp:
+    """An app that is not started yet. A factory, so that several can live in one process."""
+    app = RunApp(
+        policy.group,
+        broker=broker_urls(connection),
+        broker_credentials=credentials(connection),
+        broker_commit_interval=policy.commit_interval_s,
+        broker_heartbeat_interval=1.0,
+        broker_max_poll_interval=1000.0,
+        broker_max_poll_records=5000,
+        broker_rebalance_timeout=policy.rebalance_timeout_s,
+        broker_request_timeout=max(30.0, policy.session_timeout_s),
+        broker_session_timeout=policy.session_timeout_s,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=policy.instance_id,
+        consumer_max_fetch_size=1 << 20,
+        stream_buffer_maxsize=64,  # counts runs
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        autodiscover=False,
+    )
+    app.intake = intake
+    for topic in lane_topics(topics):
+        app.agent(app.run_topic(topic), name=f"detect.{topic}")(_agent(app, intake, policy.group))
+    return app
+
+
+def _agent(app: RunApp, intake: LaneIntake, group: str) -> Any:
+    async def take_runs(stream: Any) -> None:
+        async for event in stream.noack().events():
+            message = event.message
+            if message.generation_id != app.consumer_generation_id or not app.consumer.flow_active:
+                continue  # a rebalance came between: its partition will be read again
+            intake.accept(TP(message.topic, message.partition), message.value)
+            metrics.CONSUMED.labels(message.topic, group).inc(len(message.value))
+
+    return take_runs

@@ -1,0 +1,88 @@
+"""Takes runs in and says which offsets are safe: ties the transport, the ledger and the batcher together."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from faust.types import TP
+
+from schemas.records import Lane
+from streams import metrics
+from streams.batching import Batcher
+from streams.lanes import Run
+from streams.ledger import Ledger
+from streams.work import Work
+
+log = logging.getLogger(__name__)
+
+
+class LaneIntake:
+    """Implements `streams.runs.Intake` for the two lanes. Lives on the event loop; `settled` may be called from any thread.
+
+    A rebalance or a stop waits up to `drain_s` for the batches that began; what is not safe by then is read again by its next owner.
+    """
+
+    def __init__(self, lanes: Mapping[str, Lane], drain_s: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.batcher: Batcher
+        self._lanes = lanes
+        self._drain_s = drain_s
+        self._now = now
+        self._ledger: Ledger[TP] = Ledger()
+        self._progress = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def room(self) -> asyncio.Event:
+        """Set when a lane may have got room."""
+        return self.batcher.room
+
+    @property
+    def safe(self) -> Mapping[TP, int]:
+        """The next offset to commit of each partition."""
+        return self._ledger.safe
+
+    def has_room(self, topic: str) -> bool:
+        """Whether the topic's lane may be fed."""
+        return self.batcher.has_room(self._lanes[topic])
+
+    def accept(self, tp: TP, records: Sequence[Any]) -> None:
+        """Take a run in: from now on its partition's safe offset stays below it until it is done."""
+        claim = self._ledger.take(tp, records[-1].offset + 1, len(records))
+        self.batcher.put(self._lanes[tp.topic], Run(records, claim))
+        metrics.IN_FLIGHT.inc(len(records))
+
+    def settled(self, work: Work) -> None:
+        """Every outcome of the batch is confirmed by Kafka."""
+        self._loop.call_soon_threadsafe(self._settle, work)
+
+    def give_back(self) -> None:
+        """Give up what is in no batch yet."""
+        given = 0
+        for run in self.batcher.lanes.take_back():
+            given += run.waiting
+            kept_to = run.records[run.begun - 1].offset + 1 if run.begun else None
+            self._ledger.give_back(run.claim, run.waiting, kept_to)
+        metrics.IN_FLIGHT.dec(given)
+
+    async def settle(self) -> None:
+        """Wait until everything that began is safe, at most `drain_s`."""
+        try:
+            async with asyncio.timeout(self._drain_s):
+                while not self._ledger.idle:
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            log.warning("batches still running after %g s are given up; their images will be read again", self._drain_s)
+
+    def forget(self) -> None:
+        """Drop offsets and claims: the partitions may be somebody else's now."""
+        self._ledger.forget()
+        metrics.IN_FLIGHT.set(0)
+
+    def _settle(self, work: Work) -> None:
+        for part in work.parts:
+            self._ledger.settle(part.run.claim, len(part.records))
+        metrics.IN_FLIGHT.dec(len(work.records))
+        self._progress.set()

@@ -1,0 +1,117 @@
+"""Results as columns: a batch of references and its boxes become one Arrow batch of `DetectionResult`s."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from detectors.base import Boxes, ModelInfo
+from schemas import arrow
+from schemas.records import DetectParameters
+from streams.failures import retry_state
+from streams.work import Work
+
+_BOX = arrow.DETECTION_RESULT.field("detections").type.value_type
+_TIMINGS = arrow.DETECTION_RESULT.field("timings").type
+_SEPARATOR = "\0"
+
+
+def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatch:
+    """One row a row of `work.refs`, in order; columns of `schemas.arrow.DETECTION_RESULT`."""
+    assert work.boxes is not None
+    refs, count = work.refs, work.refs.num_rows
+    where = [_source(work.records[at]) for at in work.index]
+    columns: dict[str, Any] = {
+        name: refs.column(name) for name in ("uri", "tenant", "key", "batch_id", "lane", "submitted_at", "attributes")
+    }
+    constants: dict[str, Any] = {
+        "model_name": model.name,
+        "model_version": model.version,
+        "model_digest": model.digest,
+        "backend": model.backend,
+        "precision": model.precision,
+        "device": model.device,
+        "batch_size": count,
+        "completed_at": completed_at_us,
+    }
+    columns |= {
+        name: pa.repeat(pa.scalar(value, arrow.DETECTION_RESULT.field(name).type), count)
+        for name, value in constants.items()
+    }
+    columns |= {
+        "id": pa.array(_ids(work, model.digest), pa.string()),
+        "image_id": refs.column("id"),
+        "image_width": pa.array([image.width for image in work.images], pa.int32()),
+        "image_height": pa.array([image.height for image in work.images], pa.int32()),
+        "detections": _detections(work.boxes, model.labels),
+        "source_topic": pa.array([topic for topic, _, _ in where], pa.string()),
+        "source_partition": pa.array([partition for _, partition, _ in where], pa.int32()),
+        "source_offset": pa.array([offset for _, _, offset in where], pa.int64()),
+        "timings": _timings(work),
+    }
+    return pa.RecordBatch.from_arrays(
+        [columns[name] for name in arrow.DETECTION_RESULT.names], schema=arrow.DETECTION_RESULT
+    )
+
+
+def result_id(tenant: str, image_id: str, model_digest: str, parameters: DetectParameters) -> str:
+    """The id of a piece of work: 32 hex digits of BLAKE2b over tenant, image id, model digest and parameters."""
+    return _id(f"{_SEPARATOR}{model_digest}{_SEPARATOR}{_canonical(parameters)}", tenant, image_id)
+
+
+def _ids(work: Work, digest: str) -> list[str]:
+    tenants, images = work.refs.column("tenant").to_pylist(), work.refs.column("id").to_pylist()
+    tails: dict[int, str] = {}  # requests of a batch mostly share one parameters object
+    for parameters in work.parameters:
+        if id(parameters) not in tails:
+            tails[id(parameters)] = f"{_SEPARATOR}{digest}{_SEPARATOR}{_canonical(parameters)}"
+    return [_id(tails[id(p)], tenant, image) for p, tenant, image in zip(work.parameters, tenants, images, strict=True)]
+
+
+def _id(tail: str, tenant: str, image_id: str) -> str:
+    return hashlib.blake2b(f"{tenant}{_SEPARATOR}{image_id}{tail}".encode(), digest_size=16).hexdigest()
+
+
+def _canonical(parameters: DetectParameters) -> str:
+    values = (parameters.confidence, parameters.iou, parameters.max_detections, parameters.classes)
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _source(record: Any) -> tuple[str, int, int]:
+    """Where a record was first published: one that came back from a retry topic says so in its headers."""
+    if not record.headers:
+        return record.topic, record.partition, record.offset
+    origin = retry_state(record).origin
+    return origin.topic, origin.partition, origin.offset
+
+
+def _detections(boxes: Boxes, labels: Sequence[str]) -> pa.ListArray:
+    count = len(boxes.scores)
+    fields = {
+        "label": pa.array(labels, pa.string()).take(pa.array(boxes.class_ids)) if count else pa.array([], pa.string()),
+        "class_id": pa.array(boxes.class_ids, pa.int32()),
+        "score": pa.array(boxes.scores, pa.float32()),
+        **{
+            name: pa.array(np.ascontiguousarray(boxes.xyxy[:, at]), pa.float32())
+            for at, name in enumerate(("x1", "y1", "x2", "y2"))
+        },
+    }
+    structs = pa.StructArray.from_arrays([fields[field.name] for field in _BOX], fields=list(_BOX))
+    return pa.ListArray.from_arrays(
+        pa.array(boxes.offsets, pa.int32()), structs, type=arrow.DETECTION_RESULT.field("detections").type
+    )
+
+
+def _timings(work: Work) -> pa.StructArray:
+    submitted: NDArray[np.int64] = work.refs.column("submitted_at").cast(pa.int64()).to_numpy()
+    columns = {
+        "wait_ms": pa.array(((work.taken_at_us - submitted) / 1000).astype(np.float32)),
+        "fetch_ms": pa.array([image.fetch_ms for image in work.images], pa.float32()),
+        "decode_ms": pa.array([image.decode_ms for image in work.images], pa.float32()),
+        "inference_ms": pa.array(np.full(len(submitted), work.inference_ms, np.float32)),
+    }
+    return pa.StructArray.from_arrays([columns[field.name] for field in _TIMINGS], fields=list(_TIMINGS))

@@ -1,0 +1,196 @@
+"""A Faust transport that hands an agent whole runs of records, and commits only what our own ledger calls safe.
+
+Stock Faust spends about 100 microseconds of asyncio work on each message before an agent sees it, and its offset bookkeeping commits
+past records in flight. Here one event is one *run*: the records fetched for one partition, at most `max_run` of them. Faust tracks no
+message and counts no ack; it asks `Intake` for safe offsets when its timer commits. Overrides private names of Faust 0.15.3 and aiokafka
+0.14.0, which are pinned, and `tests/contracts/test_faust_internals.py` fails when they change.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+log = logging.getLogger(__name__)
+
+_NO_ROOM_S = 0.5
+_POLL_S = 1.0
+_PARTIAL_POLL_S = 0.02
+_PREFETCH_BACKOFF_S = 0.005
+
+
+class Intake(Protocol):
+    """Who takes the runs: says when there is room, and which offsets are safe."""
+
+    @property
+    def room(self) -> asyncio.Event:
+        """Set when there may be room again."""
+
+    @property
+    def safe(self) -> Mapping[TP, int]:
+        """The next offset to commit of each partition."""
+
+    def has_room(self, topic: str) -> bool:
+        """Whether records of this topic may be fetched now."""
+
+    def give_back(self) -> None:
+        """Flow stops: forget what has not begun."""
+
+    async def settle(self) -> None:
+        """Wait, within a bound, until what has begun is safe; then nothing more may become safe."""
+
+    def forget(self) -> None:
+        """The partitions are gone: drop their offsets."""
+
+
+class RunApp(faust.App):
+    """A Faust app over the run transport. `intake` must be set before it starts."""
+
+    intake: Intake
+    max_run = 500
+
+    def _new_transport(self) -> driver.Transport:
+        return _Transport(self.conf.broker_consumer, self)
+
+    def run_topic(self, name: str) -> Any:
+        """A channel whose events hold lists of aiokafka `ConsumerRecord`: one partition each, in offset order."""
+        return self.topic(name, schema=_RunSchema())
+
+
+class _RunSchema(faust.Schema):
+    """Passes a run through untouched: decoding is the step's business."""
+
+    def compile(self, app: Any, **_: Any) -> Any:
+        create = app.create_event
+
+        async def decode(message: Any, *, propagate: bool = False) -> Any:  # noqa: ARG001 - Faust's signature
+            return create(None, message.value, None, message)
+
+        return decode
+
+
+class _Consumer(driver.Consumer):
+    """Fetches by room, delivers runs, commits what is safe, and settles before partitions go."""
+
+    app: RunApp
+
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        return (tp for tp in self.app.intake.safe if topics is None or tp in topics or tp.topic in topics)
+
+    def _new_offset(self, tp: TP) -> int | None:
+        return self.app.intake.safe.get(tp)
+
+    def stop_flow(self) -> None:
+        super().stop_flow()
+        self.app.intake.give_back()
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        # The stock method forgets the revoked partitions' acks before it commits. So stop, settle and commit first.
+        if self.assignment():
+            self.stop_flow()
+            self.app.flow_control.suspend()
+            self.app.flow_control.clear()
+            await self.app.intake.settle()
+            await self.commit()
+        self.app.intake.forget()
+        await super().on_partitions_revoked(revoked)
+
+    async def _wait_next_records(self, timeout: float = _POLL_S) -> Any:  # noqa: ASYNC109 - Faust's signature
+        """Fetch only for topics with room. Others stay in aiokafka's own bounded prefetch; nothing is paused and nothing dropped."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        active, intake = self._get_active_partitions(), self.app.intake
+        wanted = {tp for tp in active if intake.has_room(tp.topic)}
+        if wanted:
+            wait = timeout if len(wanted) == len(active) else _PARTIAL_POLL_S
+            return await self._getmany(active_partitions=wanted, timeout=wait), active
+        intake.room.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(intake.room.wait(), _NO_ROOM_S)
+        return {}, active
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                await self._drain_once()
+        except (*self.consumer_stopped_errors, asyncio.CancelledError):
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _drain_once(self) -> None:
+        generation = self.app.consumer_generation_id
+        records, active = await self._wait_next_records()
+        if self.should_stop:
+            return
+        if not self.flow_active:
+            await self._rewind()
+        elif not records:
+            await asyncio.sleep(0)
+        else:
+            for tp, fetched in records.items():
+                if tp in active:
+                    await self._deliver(TP(tp.topic, tp.partition), fetched, generation)
+
+    async def _rewind(self) -> None:
+        """Records came while a rebalance stopped the flow: they were dropped, so read them again."""
+        try:
+            await self.perform_seek()
+        except Exception as error:  # noqa: BLE001 - the assignment may be gone; the next one seeks again
+            log.warning("seek while flow is stopped: %r", error)
+
+    async def _deliver(self, tp: TP, fetched: list[Any], generation: int) -> None:
+        wanted = self._read_offset[tp]  # the next offset; a seek sets it too, and what lies below was delivered before
+        if wanted is not None and fetched[0].offset < wanted:
+            fetched = [record for record in fetched if record.offset >= wanted]
+        for start in range(0, len(fetched), self.app.max_run):
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return  # they will be read again
+            run = fetched[start : start + self.app.max_run]
+            await self.wait_first(self.callback(_message(tp, run, generation)), self.suspend_flow.wait())
+            self._read_offset[tp] = run[-1].offset + 1
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Reads committed records only, and does not let one backlogged topic delay the others' fetches."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"  # noqa: SLF001 - Faust has no setting for it
+        return consumer
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self._consumer._fetcher._prefetch_backoff = _PREFETCH_BACKOFF_S  # noqa: SLF001 - nor aiokafka for this
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+def _message(tp: TP, run: list[Any], generation: int) -> ConsumerMessage:
+    last = run[-1]
+    message = ConsumerMessage(
+        tp.topic,
+        tp.partition,
+        last.offset,
+        last.timestamp / 1000,
+        last.timestamp_type,
+        None,
+        None,
+        run,
+        None,
+        0,
+        0,
+        tp,
+        generation_id=generation,
+    )
+    message.tracked = True  # by the ledger: so the stream does not, and `wait_empty` has nothing to wait for
+    return message
