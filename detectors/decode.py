@@ -6,8 +6,11 @@ detectors; 16-bit samples keep their high byte; CMYK and palettes become RGB.
 """
 
 import io
+import logging
 import struct
 from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import simplejpeg
@@ -20,7 +23,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from schemas.errors import Reason, RejectedError
 
-Pixels = NDArray[np.uint8]
+log = logging.getLogger(__name__)
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Opener: TypeAlias = Callable[[io.BytesIO], ImageFile.ImageFile]
+
+_APP1, _START_OF_SCAN = 0xE1, 0xDA
 
 # More scans than any encoder writes; each costs a pass over all pixels (libjpeg-turbo's own limit when it fuzzes).
 _MAX_JPEG_SCANS = 500
@@ -53,18 +61,16 @@ def decode(content: bytes, max_pixels: int) -> Pixels:
 
 def _decode(content: bytes, max_pixels: int) -> Pixels:
     opener = _choose_opener(content)
+    if opener is JpegImageFile:
+        return _decode_jpeg(content, max_pixels)
     if opener is WebPImageFile:
         # Pillow sets up the whole canvas when it opens a WebP, so its size is read first.
         _check_size(_read_webp_size(content), max_pixels)
-    with opener(io.BytesIO(content)) as image:
-        _check_size(image.size, max_pixels)
-        upright = _UPRIGHT.get(_read_orientation(image))
-        pixels = _decode_jpeg(content, image) if opener is JpegImageFile else _decode_with_pillow(image)
-    return pixels if upright is None else np.ascontiguousarray(upright(pixels))
+    return _decode_with_pillow(content, opener, max_pixels)
 
 
-def _choose_opener(content: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
-    """Pillow's class for the format. Not `Pillow.open`, which others patch and which tries every format it knows."""
+def _choose_opener(content: bytes) -> Opener:
+    """Pillow's class for the format. Not `Image.open`, which others patch and which warns by bounds that are not ours."""
     if not content:
         raise RejectedError(Reason.IMAGE_EMPTY, "the image has no bytes")
     if content.startswith(b"\xff\xd8\xff"):
@@ -84,6 +90,68 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
+def _decode_jpeg(content: bytes, max_pixels: int) -> Pixels:
+    if content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+        raise RejectedError(Reason.IMAGE_CORRUPT, f"more than {_MAX_JPEG_SCANS} scans")
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        _check_size((width, height), max_pixels)
+        if colours not in {"CMYK", "YCCK"}:
+            return _turn_upright(simplejpeg.decode_jpeg(content, "RGB"), _read_jpeg_orientation(content))
+    except ValueError as error:
+        # It is strict about harmless flaws, such as stray bytes between segments; Pillow forgives those, but not truncation.
+        log.debug("a JPEG goes through Pillow: %s", error)
+    return _decode_with_pillow(content, JpegImageFile, max_pixels)
+
+
+def _read_jpeg_orientation(content: bytes) -> int:
+    """The EXIF orientation, from the first segment APP1 that holds EXIF data. Source: EXIF 2.32, section 4.7.2."""
+    position = 2
+    while content[position : position + 1] == b"\xff" and content[position + 1] != _START_OF_SCAN:
+        length = int.from_bytes(content[position + 2 : position + 4], "big")
+        segment = content[position + 4 : position + 2 + length]
+        if content[position + 1] == _APP1 and segment.startswith(b"Exif\0\0"):
+            return _read_orientation(partial(_parse_exif, segment))
+        position += 2 + length
+    return 1
+
+
+def _parse_exif(segment: bytes) -> Pillow.Exif:
+    exif = Pillow.Exif()
+    exif.load(segment)
+    return exif
+
+
+def _read_orientation(read_exif: Callable[[], Pillow.Exif]) -> int:
+    """The orientation, 1 where there is none or the metadata is broken: that alone is no reason to lose a picture."""
+    try:
+        return int(read_exif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - whatever broken metadata makes Pillow raise
+        return 1
+
+
+def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
+    turn = _UPRIGHT.get(orientation)
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))
+
+
+def _decode_with_pillow(content: bytes, opener: Opener, max_pixels: int) -> Pixels:
+    with opener(io.BytesIO(content)) as image:
+        _check_size(image.size, max_pixels)
+        orientation = _read_orientation(image.getexif)
+        return _turn_upright(_to_rgb(image), orientation)
+
+
+def _to_rgb(image: Pillow.Image) -> Pixels:
+    if image.mode.startswith("I"):
+        # 16-bit grey. Pillow would clip it at 255 rather than scale it.
+        high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.repeat(high[:, :, np.newaxis], 3, axis=2)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.array(image.convert("RGB"))
+
+
 def _read_webp_size(content: bytes) -> tuple[int, int]:
     """Width and height from the first chunk. Source: RFC 9649, sections 2.5 to 2.7."""
     chunk = content[12:16]
@@ -95,34 +163,3 @@ def _read_webp_size(content: bytes) -> tuple[int, int]:
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     width, height = struct.unpack_from("<HH", content, 26)
     return width & 0x3FFF, height & 0x3FFF
-
-
-def _read_orientation(image: ImageFile.ImageFile) -> int:
-    """The EXIF orientation, 1 where there is none or the metadata is broken: that alone is no reason to lose a picture."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - whatever broken metadata makes Pillow raise
-        return 1
-
-
-def _decode_jpeg(content: bytes, image: ImageFile.ImageFile) -> Pixels:
-    if content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise RejectedError(Reason.IMAGE_CORRUPT, f"more than {_MAX_JPEG_SCANS} scans")
-    if image.mode == "CMYK":
-        return _decode_with_pillow(image)
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(content, "RGB")
-    except ValueError:
-        # It is strict about harmless flaws, such as stray bytes between segments; Pillow forgives those, but not truncation.
-        return _decode_with_pillow(image)
-    return pixels
-
-
-def _decode_with_pillow(image: Pillow.Image) -> Pixels:
-    if image.mode.startswith("I"):
-        # 16-bit grey. Pillow would clip it at 255 rather than scale it.
-        high = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(high[:, :, np.newaxis], 3, axis=2)
-    if "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.array(image.convert("RGB"))

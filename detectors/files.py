@@ -31,13 +31,14 @@ class FileReader:
         root, inside = self._locate(path)
         try:
             descriptor = _open_beneath(root, inside)
+            try:
+                size = self._check(os.fstat(descriptor))
+                with open(descriptor, "rb", closefd=False) as file:
+                    return file.read(size)
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise map_os_error(error) from error
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-            try:
-                return file.read(self._check(os.fstat(descriptor)))
-            except OSError as error:
-                raise map_os_error(error) from error
 
     def _check(self, status: os.stat_result) -> int:
         """The size of a file that may be read."""

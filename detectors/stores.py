@@ -21,7 +21,7 @@ class ObjectFetcher:
         self._policy = policy
         self._hosts = hosts
         # obstore is imported only where a store is set.
-        self._errors = (OSError, ValueError, *(_obstore_errors() if policy.stores else ()))
+        self._errors: tuple[type[Exception], ...] = (OSError, ValueError, *(_obstore_errors() if policy.stores else ()))
         self._stores = {bucket: _open_store(bucket, options, policy) for bucket, options in policy.stores.items()}
 
     async def fetch(self, uri: str) -> bytes:
@@ -71,7 +71,7 @@ def _open_store(bucket: str, options: Mapping[str, str], policy: ImagePolicy) ->
     if bucket.partition("://")[0] not in SCHEMES or bucket.count("/") != 2:
         raise ConfigurationError(f"{bucket!r} is not an object store; write s3://bucket, gs://bucket or az://container")
     timeouts = policy.timeouts
-    refusals = (ValueError, *_obstore_errors())
+    refusals: tuple[type[Exception], ...] = (ValueError, *_obstore_errors())
     try:
         return importlib.import_module("obstore.store").from_url(
             bucket,

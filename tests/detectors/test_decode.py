@@ -1,0 +1,136 @@
+"""Decoding: the corpus case by case, then what the pixels must be."""
+
+import io
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from detectors.decode import decode
+from schemas.errors import Reason, RejectedError
+from tests.support.images import (
+    HEIGHT,
+    WIDTH,
+    Case,
+    corpus,
+    encode,
+    exif,
+    photograph,
+    png,
+    stray_bytes,
+    with_alpha,
+)
+
+MAX_PIXELS = 50_000_000
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    return [case for case in corpus(tmp_path_factory.mktemp("corpus")) if case.path.exists()]
+
+
+def test_every_file_of_the_corpus_has_its_outcome(cases: list[Case], subtests: pytest.Subtests) -> None:
+    for case in cases:
+        with subtests.test(case.name):
+            check(case)
+
+
+def check(case: Case) -> None:
+    if case.reason is None:
+        pixels = decode(case.path.read_bytes(), MAX_PIXELS)
+        assert pixels.shape == (case.height, case.width, 3)
+        assert pixels.dtype == np.uint8
+        assert pixels.flags.c_contiguous
+        return
+    with pytest.raises(RejectedError) as caught:
+        decode(case.path.read_bytes(), MAX_PIXELS)
+    assert caught.value.reason is case.reason
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_exactly_once(kind: str, orientation: int) -> None:
+    content = encode(photograph(), kind, exif=exif(orientation))
+    with Image.open(io.BytesIO(content)) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    np.testing.assert_array_equal(decode(content, MAX_PIXELS), np.asarray(upright))
+
+
+def test_jpeg_pixels_are_those_of_pillow() -> None:
+    content = encode(photograph(3, 321, 243), "JPEG", quality=85)
+    with Image.open(io.BytesIO(content)) as image:
+        np.testing.assert_array_equal(decode(content, MAX_PIXELS), np.asarray(image.convert("RGB")))
+
+
+def test_harmless_flaws_are_forgiven() -> None:
+    content = encode(photograph(), "JPEG")
+    np.testing.assert_array_equal(decode(stray_bytes(content), MAX_PIXELS), decode(content, MAX_PIXELS))
+
+
+def test_sixteen_bits_keep_their_high_byte() -> None:
+    grey = np.asarray(photograph().convert("L"))
+    content = encode(Image.fromarray(grey.astype(np.uint16) * 256 + 255), "PNG")
+    np.testing.assert_array_equal(decode(content, MAX_PIXELS), np.repeat(grey[:, :, np.newaxis], 3, axis=2))
+
+
+def test_alpha_is_dropped_not_blended() -> None:
+    plain = photograph()
+    np.testing.assert_array_equal(decode(encode(with_alpha(plain), "PNG"), MAX_PIXELS), np.asarray(plain))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
+    frames = [photograph(seed) for seed in range(3)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = encode(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    np.testing.assert_array_equal(decode(content, MAX_PIXELS), np.asarray(frames[0]))
+
+
+def test_cmyk_becomes_rgb() -> None:
+    plain = photograph()
+    pixels = decode(encode(plain.convert("CMYK"), "JPEG", quality=100), MAX_PIXELS)
+    assert np.abs(pixels.astype(int) - np.asarray(plain).astype(int)).mean() < 8
+
+
+def test_the_bound_on_pixels_is_exact() -> None:
+    content = png(WIDTH, HEIGHT, 8, 0, (b"\0" * (WIDTH + 1)) * HEIGHT)
+    assert decode(content, WIDTH * HEIGHT).shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(RejectedError) as caught:
+        decode(content, WIDTH * HEIGHT - 1)
+    assert caught.value.reason is Reason.IMAGE_TOO_MANY_PIXELS
+
+
+def test_a_size_of_which_pillow_would_warn_is_ours_to_judge() -> None:
+    content = png(10_000, 10_000, 1, 0, (b"\0" * (1_250 + 1)) * 10_000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RejectedError) as caught:
+            decode(content, 99_999_999)
+        assert caught.value.reason is Reason.IMAGE_TOO_MANY_PIXELS
+        assert decode(content, 100_000_000).shape == (10_000, 10_000, 3)
+
+
+@given(data=st.data(), kind=st.sampled_from(["JPEG", "PNG", "WEBP"]))
+def test_damage_never_raises_anything_foreign(data: st.DataObject, kind: str) -> None:
+    content = bytearray(DAMAGEABLE[kind])
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
+        content[position] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)))
+    with suppress(RejectedError):
+        decode(bytes(content[:cut]), 1_000_000)
+
+
+DAMAGEABLE = {kind: encode(photograph(0, 24, 16), kind) for kind in ("JPEG", "PNG", "WEBP")}
+
+
+def test_corpus_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    first, second = corpus(tmp_path / "a", 7), corpus(tmp_path / "b", 7)
+    assert [case.name for case in first] == [case.name for case in second]
+    assert all(
+        a.path.read_bytes() == b.path.read_bytes() for a, b in zip(first, second, strict=True) if a.path.exists()
+    )
