@@ -16,6 +16,11 @@ _REASON = "retry.reason"
 _FIRST_FAILURE = "retry.first.failure"
 _ORIGINAL = "retry.original."
 
+# What Avro and datetime can hold: a header may say any number.
+_INT = 2**31 - 1
+_LONG = 2**63 - 1
+_LAST_MS = 253_402_300_799_000  # the end of the year 9999
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -50,13 +55,13 @@ class RetryState:
         Never raises: an unreadable header counts as absent, because headers are whatever a producer wrote.
         """
         found = {name: value for name, value in headers or () if name.startswith(PREFIX) and value is not None}
-        attempt = _integer(found, _ATTEMPT) or 0
+        attempt = _integer(found, _ATTEMPT, _INT) or 0
         return cls(
             origin=(_origin(found) or here) if attempt else here,
             attempt=attempt,
-            first_failure_ms=_integer(found, _FIRST_FAILURE),
+            first_failure_ms=_integer(found, _FIRST_FAILURE, _LAST_MS),
             reason=_text(found, _REASON),
-            not_before_ms=_integer(found, _NOT_BEFORE) or 0,
+            not_before_ms=_integer(found, _NOT_BEFORE, _LAST_MS) or 0,
             others=without_retry(headers),
         )
 
@@ -102,7 +107,9 @@ def without_retry(headers: Headers | None) -> tuple[tuple[str, bytes | None], ..
 
 def _origin(found: Mapping[str, bytes]) -> Origin | None:
     topic = _text(found, f"{_ORIGINAL}topic")
-    partition, offset, timestamp = (_integer(found, _ORIGINAL + name) for name in ("partition", "offset", "timestamp"))
+    partition = _integer(found, f"{_ORIGINAL}partition", _INT)
+    offset = _integer(found, f"{_ORIGINAL}offset", _LONG)
+    timestamp = _integer(found, f"{_ORIGINAL}timestamp", _LAST_MS)
     if not topic or partition is None or offset is None:
         return None
     return Origin(topic, partition, offset, timestamp or 0)
@@ -115,6 +122,8 @@ def _text(found: Mapping[str, bytes], name: str) -> str | None:
         return None
 
 
-def _integer(found: Mapping[str, bytes], name: str) -> int | None:
-    text = _text(found, name)
-    return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 20 else None
+def _integer(found: Mapping[str, bytes], name: str, most: int) -> int | None:
+    text = _text(found, name) or ""
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(_LONG))):
+        return None
+    return int(text) if int(text) <= most else None
