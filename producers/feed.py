@@ -43,13 +43,13 @@ class FeedPolicy:
 class Outcome:
     """What a feed did.
 
-    `skipped` images were confirmed by earlier runs, `confirmed` by this one; `rejected` can never be written. `failed` are
-    the ids that Kafka did not confirm (they may have been written all the same), and `error` says why.
+    `skipped` images were done with in earlier runs, `confirmed` by this one. `rejected` are the ids of images that can never
+    be written, `failed` of those that Kafka did not confirm (they may have been written all the same); `error` says why.
     """
 
     skipped: int
     confirmed: int
-    rejected: int
+    rejected: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     error: str = ""
 
@@ -98,7 +98,7 @@ class Feed:
         finally:
             self._settle(keep=0)
             self._save(self._progress)
-        rejected = self._progress.rejected - before.rejected
+        rejected = self._progress.rejected[len(before.rejected) :]
         return Outcome(before.confirmed, self._confirmed, rejected, tuple(self._failed), self._error)
 
     def _skip(self, refs: Iterator[ImageRef]) -> None:

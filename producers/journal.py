@@ -16,7 +16,7 @@ _START = hashlib.sha256(b"sightstream publish").hexdigest()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The first `confirmed` items of a batch are done with: on Kafka, or counted in `rejected` because they never can be.
+    """The first `confirmed` items of a batch are done with: on Kafka, or named in `rejected` because they never can be.
 
     `digest` is a hash chain over their ids, by which a source that has changed meanwhile is found out. `marks` is the
     caller's, kept as it is.
@@ -24,14 +24,15 @@ class Progress:
 
     batch_id: str
     confirmed: int = 0
-    rejected: int = 0
+    rejected: tuple[str, ...] = ()
     digest: str = _START
     marks: Mapping[str, Any] = field(default_factory=dict)
 
     def advanced(self, image_id: str, *, rejected: bool = False) -> Self:
         """The progress after one more item, in order."""
         digest = hashlib.sha256(f"{self.digest}{image_id}".encode()).hexdigest()
-        return replace(self, confirmed=self.confirmed + 1, rejected=self.rejected + rejected, digest=digest)
+        refused = (*self.rejected, image_id) if rejected else self.rejected
+        return replace(self, confirmed=self.confirmed + 1, rejected=refused, digest=digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,11 @@ class Journal:
         """What an earlier run left, or None. Raises `ConfigurationError` for a file that says something else."""
         path = self.path(batch_id)
         try:
-            return Progress(**json.loads(path.read_text(encoding="utf-8")))
+            said = json.loads(path.read_text(encoding="utf-8"))
+            return Progress(**{**said, "rejected": tuple(said["rejected"])})
         except FileNotFoundError:
             return None
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{path}: not a publish journal ({error}); delete it to start over") from error
 
     def save(self, progress: Progress) -> None:
