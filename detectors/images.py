@@ -84,7 +84,7 @@ class ImageLoader:
             return RejectedError(Reason.FETCH_FAILED, "loading the image failed unexpectedly")
 
     async def _load(self, request: ImageRequest) -> Image:
-        scheme = request.uri.partition(":")[0].lower()
+        scheme = request.uri.partition(":")[0].lower() if ":" in request.uri else ""
         loop = asyncio.get_running_loop()
         if scheme == "file":
             return await loop.run_in_executor(self._pool, self._read_and_decode, request)

@@ -54,7 +54,9 @@ async def image_host() -> AsyncIterator[ImageHost]:
     """Run a host until the block ends; what hangs then is let go."""
     host = ImageHost()
     application = web.Application(middlewares=[_count(host)])
-    application.add_routes([web.get(path, handler) for path, handler in _routes(host).items()])
+    for path, handler in _routes(host).items():
+        # A path behind a path does the same, so that clients can be given an endpoint that misbehaves.
+        application.add_routes([web.get(path, handler), web.get(path + "/{tail:.*}", handler)])
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
