@@ -69,11 +69,11 @@ class Lanes:
         return sum(self.waiting.values())
 
     def _reserve(self, most: int) -> int:
-        """How many places of this batch are bulk's. Credit is neither saved up while bulk has nothing, nor beyond a batch."""
+        """How many places of this batch are bulk's. Credit is not saved up while bulk has nothing."""
         if not self.waiting[Lane.BULK]:
             self._credit = 0.0
             return 0
-        self._credit = min(self._credit + self._share * most, float(most))
+        self._credit = min(self._credit + self._share * most, 2.0 * most)
         reserve = min(int(self._credit), self.waiting[Lane.BULK])
         self._credit -= reserve
         return reserve

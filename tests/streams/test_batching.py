@@ -1,0 +1,161 @@
+"""The batcher: works as soon as anything waits, overlaps stages, publishes in order, and stops publishing after a failure."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from schemas.arrow import IMAGE_REF
+from schemas.records import Lane
+from streams.batching import Arrivals, Batcher, BatchingPolicy
+from streams.lanes import Part, Run
+from streams.ledger import Claim
+from streams.work import Work
+
+
+class ScriptedStep:
+    """Records what happens; a batch's inference waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.gates: dict[int, threading.Event] = {}
+        self.prepared: list[list[Any]] = []
+        self.published: list[list[Any]] = []
+        self.changed = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+        self.failing: set[int] = set()
+
+    async def prepare(self, parts: list[Part]) -> Work:
+        records = [record for part in parts for record in part.records]
+        self.prepared.append(records)
+        self.changed.set()
+        return Work(
+            parts, records, 0, pa.RecordBatch.from_pylist([], schema=IMAGE_REF), np.arange(len(records), dtype=np.int32)
+        )
+
+    def infer(self, work: Work) -> Work:
+        if gate := self.gates.get(work.records[0]):
+            assert gate.wait(10)
+        if work.records[0] in self.failing:
+            raise RuntimeError(f"device lost at {work.records[0]}")
+        return work
+
+    def publish(self, work: Work) -> None:
+        self.published.append(list(work.records))
+        self.loop.call_soon_threadsafe(self.changed.set)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@asynccontextmanager
+async def running(
+    step: ScriptedStep, policy: BatchingPolicy | None = None, *, most: int = 10, concurrency: int = 1
+) -> AsyncIterator[tuple[Batcher, list[BaseException]]]:
+    crashes: list[BaseException] = []
+    batcher = Batcher(step, policy or BatchingPolicy(), most, concurrency, crashes.append)
+    task = asyncio.create_task(batcher.run())
+    yield batcher, crashes
+    task.cancel()
+    for gate in step.gates.values():
+        gate.set()
+    await batcher.close()
+
+
+def run_of(*records: int) -> Run:
+    return Run(records, Claim("p", records[-1] + 1, len(records)))
+
+
+async def test_a_batch_starts_at_once_and_grows_while_the_detector_is_busy() -> None:
+    step = ScriptedStep()
+    step.gates[0] = threading.Event()
+    async with running(step, BatchingPolicy(lookahead=0)) as (batcher, _):
+        batcher.put(Lane.ONLINE, run_of(0))
+        await step.until(lambda: step.prepared == [[0]])
+        for record in range(1, 7):
+            batcher.put(Lane.ONLINE, run_of(record))
+        step.gates[0].set()
+        await step.until(lambda: len(step.published) == 2)
+    assert step.published == [[0], [1, 2, 3, 4, 5, 6]]
+
+
+async def test_the_next_batch_is_prepared_while_one_is_on_the_detector() -> None:
+    step = ScriptedStep()
+    step.gates[0] = threading.Event()
+    async with running(step, most=2) as (batcher, _):
+        batcher.put(Lane.ONLINE, run_of(0, 1, 2, 3, 4, 5))
+        await step.until(lambda: len(step.prepared) == 2)
+        assert step.published == []
+        assert batcher.lanes.waiting[Lane.ONLINE] == 2, "only one batch of lookahead may be gathered"
+        step.gates[0].set()
+        await step.until(lambda: len(step.published) == 3)
+
+
+async def test_batches_are_published_in_order_of_gathering_when_a_later_one_is_faster() -> None:
+    step = ScriptedStep()
+    step.gates[0] = threading.Event()
+    async with running(step, most=2, concurrency=3) as (batcher, _):
+        batcher.put(Lane.ONLINE, run_of(*range(6)))
+        await step.until(lambda: len(step.prepared) == 3)
+        step.gates[0].set()
+        await step.until(lambda: len(step.published) == 3)
+    assert step.published == [[0, 1], [2, 3], [4, 5]]
+
+
+async def test_nothing_is_published_after_a_batch_that_failed() -> None:
+    step = ScriptedStep()
+    step.failing.add(2)
+    step.gates[0] = threading.Event()
+    async with running(step, most=2, concurrency=3) as (batcher, crashes):
+        batcher.put(Lane.ONLINE, run_of(*range(6)))
+        await step.until(lambda: len(step.prepared) == 3)
+        step.gates[0].set()
+        await batcher.close()
+    assert [str(error) for error in crashes] == ["device lost at 2"]
+    assert step.published in ([[0, 1]], [])
+
+
+async def test_room_is_told_when_records_leave_a_full_lane() -> None:
+    step = ScriptedStep()
+    step.gates[0] = threading.Event()
+    async with running(step, BatchingPolicy(max_waiting=4, lookahead=0), most=2) as (batcher, _):
+        batcher.put(Lane.BULK, run_of(*range(7)))
+        await step.until(lambda: bool(step.prepared))
+        assert not batcher.has_room(Lane.BULK)
+        assert batcher.has_room(Lane.ONLINE), "a full bulk lane must not stop online"
+        batcher.room.clear()
+        step.gates[0].set()
+        async with asyncio.timeout(10):
+            while not batcher.has_room(Lane.BULK):
+                batcher.room.clear()
+                await batcher.room.wait()
+
+
+@pytest.mark.parametrize(
+    ("waiting", "rate", "expected"),
+    [(8, 1000.0, 0.0), (0, 1000.0, 0.008), (4, 1000.0, 0.004), (4, 10.0, 0.0), (4, 0.0, 0.0)],
+    ids=["enough", "none yet", "half", "too slow to help", "silence"],
+)
+def test_it_lingers_only_when_what_is_missing_arrives_in_time(waiting: int, rate: float, expected: float) -> None:
+    policy = BatchingPolicy(max_wait_ms=10, worthwhile=8)
+    assert policy.linger_s(waiting, rate) == pytest.approx(expected)
+    assert BatchingPolicy().linger_s(0, rate) == 0
+
+
+def test_the_arrival_rate_follows_what_arrives() -> None:
+    clock = [0.0]
+    arrivals = Arrivals(lambda: clock[0])
+    for _ in range(500):
+        clock[0] += 0.01
+        arrivals.add(2)
+    assert arrivals.per_s == pytest.approx(200, rel=0.05)
+    clock[0] += 5
+    arrivals.add(1)
+    assert arrivals.per_s == pytest.approx(0.2, rel=0.05)
