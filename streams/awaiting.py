@@ -73,9 +73,13 @@ class Outcomes:
     ) -> None:
         self._consumer.close()
 
-    def marks(self) -> Marks:
-        """Where both topics end now: note it before publishing. Raises `ConfigurationError` where there is no such topic."""
-        return {topic: self._ends(topic) for topic in (self._topics.detections, self._topics.dead_letters)}
+    def marks(self, *, from_start: bool = False) -> Marks:
+        """Where both topics end now, to be noted before publishing; or where they begin.
+
+        Raises `ConfigurationError` where there is no such topic.
+        """
+        ends = {topic: self._ends(topic) for topic in (self._topics.detections, self._topics.dead_letters)}
+        return {topic: dict.fromkeys(places, 0) for topic, places in ends.items()} if from_start else ends
 
     def wait(
         self,
