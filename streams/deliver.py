@@ -17,9 +17,9 @@ from schemas.failpoints import reach
 from schemas.records import DetectionResult
 from sinks.base import Partition, Progress, RefusedError, ResultRun, Sink
 from streams import metrics
-from streams.letters import FailedRecord, Failure, letter_of
+from streams.failures import Failed, FailureRouter
 from streams.membership import Membership, MembershipPolicy
-from streams.retry_headers import Origin, RetryState
+from streams.retries import Record
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,6 @@ class DeliveryPolicy:
     poll_s: float = 0.2
     tick_s: float = 1.0
     dead_letter_timeout_s: float = 60.0
-    version: str = ""
 
 
 class Delivery:
@@ -57,6 +56,7 @@ class Delivery:
     ) -> None:
         self._publisher = publisher
         self._sink = sink
+        self._failures = FailureRouter(publisher, membership.group, lambda: time.time_ns() // 1_000_000)
         self._policy = policy
         self._now = now
         self._waiting: deque[tuple[Partition, list[Message]]] = deque()
@@ -109,6 +109,11 @@ class Delivery:
         """Leave the group."""
         self._member.close()
 
+    @property
+    def partitions(self) -> frozenset[Partition]:
+        """Those that are being delivered."""
+        return frozenset(self._positions)
+
     def complaint(self) -> str | None:
         """What stands in the way, in one line, or None: a readiness probe."""
         return "; ".join(filter(None, [self._held_for, *self._refused.values()])) or None
@@ -151,26 +156,16 @@ class Delivery:
         """Dead letters of records that cannot be read; returns when all are confirmed. Raises where they cannot be: stop, not skip."""
         if not bad:
             return
-        refused: list[str] = []
-        topic = self._publisher.topics.dead_letters
+        unconfirmed: list[str] = []
         for message, error in bad:
-            letter = letter_of(_failed(message), self._failure(error))
             log.warning("cannot be read: %s", error, extra={"topic": partition.topic, "offset": message.offset()})
-            self._publisher.send(
-                topic,
-                message.key(),
-                self._publisher.codec.encode(letter),
-                lambda problem, _: refused.append(str(problem)) if problem else None,
+            self._failures.send(
+                Failed(Record.of(message), error, self._policy.stage),
+                lambda problem, _: unconfirmed.append(str(problem)) if problem else None,
             )
-            metrics.DEAD_LETTERS.labels(partition.topic, error.reason.value).inc()
         self._publisher.flush(self._policy.dead_letter_timeout_s)
-        if refused:
-            raise FatalError(f"{len(refused)} dead letters were not confirmed: {refused[0]}")
-
-    def _failure(self, error: RejectedError) -> Failure:
-        at_ms = time.time_ns() // 1_000_000
-        policy = self._policy
-        return Failure(error=error, stage=policy.stage, at_ms=at_ms, group=self._member.group, version=policy.version)
+        if unconfirmed:
+            raise FatalError(f"{len(unconfirmed)} dead letters were not confirmed: {unconfirmed[0]}")
 
     def _settle(self, progress: Progress) -> None:
         for partition in progress.superseded:
@@ -237,10 +232,3 @@ class Delivery:
     def _count(self, good: int, bad: int) -> None:
         metrics.PROCESSED.labels(self._policy.stage, "written").inc(good)
         metrics.PROCESSED.labels(self._policy.stage, "rejected").inc(bad)
-
-
-def _failed(message: Message) -> FailedRecord:
-    headers = message.headers() or []
-    origin = Origin(message.topic(), message.partition(), message.offset(), message.timestamp()[1])
-    state = RetryState.from_headers(headers, origin)
-    return FailedRecord(value=message.value(), key=message.key(), headers=headers, state=state)

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError
 from detectors.base import Boxes, Detector, Image
 from detectors.images import ImageRequest
 from producers.publisher import OnDelivery, Publisher
+from schemas import failpoints
 from schemas.errors import BusyError, FatalError, Reason, RejectedError
 from schemas.records import DetectionResult, DetectParameters, ImageRef
 from streams import metrics
@@ -25,6 +26,17 @@ from streams.work import Deliveries, Failure, Work
 log = logging.getLogger(__name__)
 
 _DEFAULTS = DetectParameters()
+
+FAILPOINTS = (
+    "worker.gathered",
+    "worker.prepared",
+    "worker.inferred",
+    "worker.sent",
+    "worker.confirmed",
+    "worker.committing",
+    "worker.committed",
+)
+"""Every point of a record's way at which a test lets the worker die, in order."""
 
 
 class Images(Protocol):
@@ -58,6 +70,7 @@ class DetectStep:
 
     async def prepare(self, parts: list[Part]) -> Work:
         """Decode the references and load their images. While the registry is down it waits: nothing is dead-lettered for that."""
+        failpoints.reach("worker.gathered")
         taken_at_us = time.time_ns() // 1000
         while True:
             try:
@@ -67,6 +80,7 @@ class DetectStep:
                 log.warning("cannot decode yet: %s", busy)
                 await asyncio.sleep(max(busy.retry_after_s, 0.5))
         await self._load(work)
+        failpoints.reach("worker.prepared")
         return work
 
     def infer(self, work: Work) -> Work:
@@ -85,6 +99,7 @@ class DetectStep:
                 for row, error in bad.items()
             ]
             _keep(work, np.array([row not in bad for row in range(len(work.images))]))
+        failpoints.reach("worker.inferred")
         return work
 
     def publish(self, work: Work) -> None:
@@ -97,6 +112,7 @@ class DetectStep:
             metrics.PROCESSED.labels(failure.stage, failure.error.reason).inc()
         metrics.PROCESSED.labels("detect", "result").inc(work.refs.num_rows)
         metrics.LAST_PROCESSED.set_to_current_time()
+        failpoints.reach("worker.sent")
 
     def _decode(self, parts: Sequence[Part], taken_at_us: int) -> Work:
         records = parts[0].records if len(parts) == 1 else [record for part in parts for record in part.records]

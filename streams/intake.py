@@ -8,6 +8,7 @@ from typing import Any
 
 from faust.types import TP
 
+from schemas import failpoints
 from schemas.records import Lane
 from streams import metrics
 from streams.batching import Batcher
@@ -86,3 +87,4 @@ class LaneIntake:
             self._ledger.settle(part.run.claim, len(part.records))
         metrics.IN_FLIGHT.dec(len(work.records))
         self._progress.set()
+        failpoints.reach("worker.confirmed")

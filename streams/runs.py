@@ -16,6 +16,8 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from schemas import failpoints
+
 log = logging.getLogger(__name__)
 
 _NO_ROOM_S = 0.5
@@ -87,6 +89,12 @@ class _Consumer(driver.Consumer):
 
     def _new_offset(self, tp: TP) -> int | None:
         return self.app.intake.safe.get(tp)
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        failpoints.reach("worker.committing")
+        committed: bool = await super()._commit_offsets(offsets, start_new_transaction)
+        failpoints.reach("worker.committed")
+        return committed
 
     def stop_flow(self) -> None:
         super().stop_flow()

@@ -143,7 +143,7 @@ class Tail:
         self._refresh_at = time.monotonic() + (self._policy.refresh_s if self._started else self._policy.pause_s)
 
     def _listed(self, consumer: Consumer) -> set[Partition]:
-        found = set()
+        found: set[Partition] = set()
         for name in (self._topics.detections, self._topics.dead_letters):
             listed = consumer.list_topics(name, timeout=self._policy.request_timeout_s).topics[name]
             if listed.error is not None:
