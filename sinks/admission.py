@@ -80,12 +80,12 @@ def check_origin(origin: str | None, host: str, allowed: tuple[str, ...]) -> Non
     raise RefusedError(403, "origin_forbidden", "this origin is not in the notifier's list")
 
 
-def check_bind(host: str, policy: NotifierPolicy) -> None:
-    """Refuse to serve without authentication beyond this machine, unless the setting says so. Call before binding."""
-    if not is_loopback(host) and not policy.open_to_network:
+def check_bind(host: str, *, public: bool) -> None:
+    """Refuse to serve without authentication beyond this machine, unless the operator said `public`. Call before binding."""
+    if not is_loopback(host) and not public:
         raise ConfigurationError(
-            f"the notifier has no authentication and would be open to everybody who reaches {host or 'this machine'}: "
-            "bind it to 127.0.0.1, or set notifier.open_to_network if something in front of it keeps strangers out"
+            f"nothing here authenticates callers, and {host or 'an empty host'} is open to others: "
+            "set http.host to 127.0.0.1, or http.public if something in front of it keeps strangers out"
         )
 
 

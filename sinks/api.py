@@ -94,7 +94,7 @@ class _Streams:
         if not self._admission.enter(address):
             raise RefusedError(429, "too_many_connections", "too many connections", 5)
         try:
-            with self._place(request) as outbox:
+            with self._place() as outbox:
                 return await self._tell(request, outbox, subscription)
         finally:
             self._admission.leave(address)
@@ -106,14 +106,14 @@ class _Streams:
             raise RefusedError(503, "not_ready", "the notifier is starting or going away", 1)
 
     @contextmanager
-    def _place(self, request: web.Request) -> Iterator[Outbox]:
+    def _place(self) -> Iterator[Outbox]:
         """A client's place in the hub, for as long as it may stay."""
         try:
             outbox = self._hub.join()
         except UnavailableError as error:
             raise RefusedError(503, "not_ready", str(error), 1) from error
         lifetime_s = self._policy.lifetime_s * random.uniform(1, 2)  # noqa: S311 - jitter
-        timer = request.loop.call_later(lifetime_s, self._hub.retire, outbox, Close.LIFETIME, "lifetime")
+        timer = asyncio.get_running_loop().call_later(lifetime_s, self._hub.retire, outbox, Close.LIFETIME, "lifetime")
         try:
             yield outbox
         finally:
@@ -122,20 +122,22 @@ class _Streams:
 
     async def _converse(self, request: web.Request, socket: web.WebSocketResponse, first: Subscription | None) -> None:
         try:
-            with self._place(request) as outbox:
+            with self._place() as outbox:
                 if first is not None:
                     self._hub.subscribe(outbox, first.wanted, first.since)
-                deadline = request.loop.call_later(self._policy.subscribe_within_s, self._expect_subscription, outbox)
+                deadline = asyncio.get_running_loop().call_later(
+                    self._policy.subscribe_within_s, self._expect_subscription, outbox
+                )
                 transport = WebSocketTransport(request, socket)
                 writer = asyncio.create_task(serve(outbox, transport, self._policy.send_timeout_s))
+                listener = asyncio.create_task(self._listen(socket, outbox))
                 try:
-                    await self._listen(socket, outbox)
+                    await asyncio.wait({writer, listener}, return_when=asyncio.FIRST_COMPLETED)
                     if outbox.closing is not None:
-                        await writer
+                        await writer  # which says goodbye, within its timeouts
                 finally:
                     deadline.cancel()
-                    writer.cancel()
-                    await asyncio.gather(writer, return_exceptions=True)
+                    await _end(writer, listener)
                     metrics.ws_disconnects.labels(_code(outbox, socket)).inc()
         except RefusedError:
             await socket.close(code=Close.RESTART, message=b"restart")
@@ -149,6 +151,8 @@ class _Streams:
         rate = self._policy.inbound_per_minute
         bucket = TokenBucket(rate / 60, rate)
         async for frame in socket:
+            if frame.type is WSMsgType.ERROR:
+                return
             if not bucket.take():
                 outbox.finish(Closing(Close.LIMIT, "too many messages"))
                 return
@@ -181,6 +185,15 @@ class _Streams:
         finally:
             metrics.ws_disconnects.labels(_code(outbox, None)).inc()
         return response
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel what still runs; raise what failed on its own."""
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 def _subscription(request: web.Request) -> Subscription:

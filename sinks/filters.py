@@ -1,6 +1,5 @@
 """Which events a subscriber wants, and who wants an event."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -82,7 +81,7 @@ def _values(name: str, value: Any) -> frozenset[str]:
 
 
 def _score(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InvalidMessageError("min_score is a number in 0..1")
     return float(value)
 

@@ -23,7 +23,7 @@ class NotifierPolicy:
 
     `history_*`: what clients can resume from. `replay_events`: the most that one resume gives. `queue_*`: what may wait for one client.
     `tick_ms`: how long a busy client's events gather into one write. `origins`: browser origins let in besides loopback pages of this
-    very server, such as `https://app.example.com`. `open_to_network`: serve without authentication beyond loopback.
+    very server, such as `https://app.example.com`.
     """
 
     history_events: int = 50_000
@@ -45,7 +45,6 @@ class NotifierPolicy:
     inbound_per_minute: float = 100.0
     inbound_bytes: int = 65_536
     origins: tuple[str, ...] = ()
-    open_to_network: bool = False
 
 
 class UnavailableError(SightstreamError):
@@ -106,8 +105,8 @@ class Hub:
                     outbox.offer(message)
 
     def reset(self, reason: str) -> None:
-        """Something of the log was missed: begin a new history under a new epoch and tell everybody."""
-        self._ring = Ring(self.policy.history_events, self.policy.history_bytes)
+        """Something of the log was missed: begin a new epoch, so that nobody resumes across it, and tell everybody."""
+        self._ring.renew()
         gap = self._notice("gap", recovered=False, reason=reason, current=self.cursor)
         for outbox in self._filters:
             outbox.offer(gap)

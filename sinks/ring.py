@@ -55,13 +55,14 @@ class Ring:
     """Events by number, without those whose id it still holds. Oldest go first when `events` or `size_bytes` is exceeded."""
 
     def __init__(self, events: int, size_bytes: int, epoch: str | None = None) -> None:
-        self.epoch = epoch or uuid.uuid4().hex[:12]
+        self.epoch = epoch or _new_epoch()
         self._limits = (events, size_bytes)
         self._entries: dict[int, tuple[Subject, Message]] = {}
         self._ids: set[str] = set()
         self._bytes = 0
         self._first = 1
         self._last = 0
+        self._origin = 0  # nothing is resumed from before this number
 
     @property
     def cursor(self) -> Cursor:
@@ -86,13 +87,18 @@ class Ring:
         self._evict()
         return message
 
+    def renew(self) -> None:
+        """Begin a new epoch after something was missed: no cursor leads across it, but ids are still known."""
+        self.epoch = _new_epoch()
+        self._origin = self._last
+
     def since(self, cursor: Cursor, wanted: Filter, most: int, most_bytes: int) -> list[Message] | Lost:
         """Everything wanted after a cursor, in order; or why that cannot be given whole."""
         if cursor.epoch != self.epoch:
             return Lost.EPOCH
         if cursor.sequence > self._last:
             return Lost.UNKNOWN
-        if cursor.sequence < self._first - 1:
+        if cursor.sequence < max(self._first - 1, self._origin):
             return Lost.TOO_OLD
         found: list[Message] = []
         size = 0
@@ -116,3 +122,7 @@ class Ring:
             self._ids.discard(subject.id)
             self._bytes -= len(message.text)
             self._first += 1
+
+
+def _new_epoch() -> str:
+    return uuid.uuid4().hex[:12]
