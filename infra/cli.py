@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import click
 
-from schemas.errors import SightstreamError
+from schemas.errors import DeliveryError, FatalError, SightstreamError
 
 # name -> (module under infra.commands, one line for --help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -25,9 +25,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 class _Failure(click.ClickException):
-    """What the user can mend, as one line on stderr."""
+    """What was raised on purpose, as one line on stderr. Exit code 2: the user can mend it; 1: start again."""
 
-    exit_code = 2
+    def __init__(self, error: SightstreamError) -> None:
+        super().__init__(str(error))
+        self.exit_code = 1 if isinstance(error, FatalError | DeliveryError) else 2
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"sightstream: {self.format_message()}", err=file is None, file=file)
@@ -37,11 +39,11 @@ class LazyGroup(click.Group):
     """Knows its commands by name and help line alone; a module is imported when its command is asked for."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; errors made for the user end the process with one line and exit code 2."""
+        """Run the command; errors made for the user end the process with one line."""
         try:
             return super().invoke(ctx)
         except SightstreamError as error:
-            raise _Failure(str(error)) from error
+            raise _Failure(error) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names in the order in which a newcomer needs them."""

@@ -1,6 +1,5 @@
 """The HTTP server of a process: health, readiness, metrics, and the routes of whoever has some."""
 
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from infra.settings import HttpSettings
 from infra.telemetry import Health
 from schemas.errors import ConfigurationError
+from sinks.admission import check_bind
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ async def serving(app: web.Application, http: HttpSettings) -> AsyncIterator[str
 
     Raises ConfigurationError where the port is taken, or the host is not loopback and `http.public` is not set.
     """
-    _refuse_open_doors(http)
+    check_bind(http.host, public=http.public)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN_S, handler_cancellation=True)
     await runner.setup()
     try:
@@ -67,17 +67,3 @@ async def _readyz(request: web.Request) -> web.Response:
 
 async def _metrics(_: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-def _refuse_open_doors(http: HttpSettings) -> None:
-    if http.public or http.host == "localhost":
-        return
-    try:
-        loopback = ipaddress.ip_address(http.host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise ConfigurationError(
-            f"http.host {http.host} is open to other machines, and nothing here authenticates a caller: "
-            "set http.public = true if the network is trusted, else 127.0.0.1"
-        )

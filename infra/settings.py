@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from producers.publisher import PublisherPolicy
     from sinks.notifier import NotifierPolicy
     from sinks.parquet_policy import ParquetPolicy
+    from streams.app import WorkerPolicy
     from streams.batching import BatchingPolicy
+    from streams.tail import TailPolicy
 
 PREFIX = "SIGHTSTREAM_"
 DEFAULT_FILE = Path("sightstream.toml")
@@ -36,14 +38,16 @@ Section = TypeVar("Section")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneralSettings:
-    """Names without a section: where local state and downloads live, and what build this is.
+    """Names without a section: where local state and downloads live, what build this is, how long a process may take to end.
 
+    `grace_s`: from SIGTERM until a process that still drains is ended hard; longer than `worker.drain_s`.
     `failpoint`: the named point, and at which time of reaching it (`name:nth`), a test wants the process to die.
     """
 
     state_dir: Path = Path("var")
     cache_dir: Path = Path("~/.cache/sightstream")
     git_sha: str = "unknown"
+    grace_s: float = 25.0
     failpoint: str | None = None
 
 
@@ -102,6 +106,8 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "batching": ("streams.batching", "BatchingPolicy"),
     "parquet": ("sinks.parquet_policy", "ParquetPolicy"),
     "notifier": ("sinks.notifier", "NotifierPolicy"),
+    "tail": ("streams.tail", "TailPolicy"),
+    "worker": ("streams.app", "WorkerPolicy"),
 }
 SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
 
@@ -110,7 +116,7 @@ SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
 class Settings:
     """What was given, over the defaults. Each section is a frozen dataclass; `Settings()` is the defaults alone."""
 
-    _given: tuple[Given, ...] = field(default=(Given(("model", "path"), ""),), repr=False)
+    _given: tuple[Given, ...] = field(default=(), repr=False)
 
     @property
     def general(self) -> GeneralSettings:
@@ -145,7 +151,7 @@ class Settings:
     @property
     def model(self) -> ModelSpec:
         """Section `model`. Raises ConfigurationError where no `model.path` is set."""
-        spec = self._section("model", ModelSpec)
+        spec: ModelSpec = self.section("model")
         if not spec.path:
             raise ConfigurationError(
                 "no model: set model.path (environment SIGHTSTREAM_MODEL_PATH) to an .onnx or .pt file"
@@ -197,9 +203,25 @@ class Settings:
 
         return self._section("notifier", NotifierPolicy)
 
+    @property
+    def tail(self) -> "TailPolicy":
+        """Section `tail`."""
+        from streams.tail import TailPolicy
+
+        return self._section("tail", TailPolicy)
+
+    @property
+    def worker(self) -> "WorkerPolicy":
+        """Section `worker`; group and instance id are those of `kafka` unless it has its own."""
+        from streams.app import WorkerPolicy
+
+        return self._section("worker", WorkerPolicy, {"group": self.kafka.group, "instance_id": self.kafka.instance_id})
+
     def section(self, section: str) -> Any:
         """A section by name, '' for the names without one. Raises ConfigurationError."""
-        return self._section(section, section_type(section))
+        if section == "worker":
+            return self.worker
+        return self._section(section, section_type(section), {"path": ""} if section == "model" else {})
 
     def overriding(self, values: Mapping[str, Any], origin: str = "command line") -> Self:
         """These settings with others on top: `{"kafka.bootstrap": "127.0.0.1:9092"}`; None leaves a setting as it is."""
@@ -207,6 +229,11 @@ class Settings:
             Given(tuple(name.split(".")), value, origin) for name, value in values.items() if value is not None
         )
         return replace(self, _given=(*self._given, *added)).checked()
+
+    def defaulting(self, values: Mapping[str, Any], origin: str = "default") -> Self:
+        """These settings with other defaults: whatever anybody gave wins over `values`."""
+        base = tuple(Given(tuple(name.split(".")), value, origin) for name, value in values.items())
+        return replace(self, _given=(*base, *self._given)).checked()
 
     def checked(self) -> Self:
         """These settings, once every name belongs to some section and the light sections are sound. Raises ConfigurationError."""
@@ -223,8 +250,9 @@ class Settings:
             self.section(section)
         return self.checked()
 
-    def _section(self, section: str, kind: type[Section]) -> Section:
-        return structure(section, kind, [entry for entry in self._given if _section_of(entry) == section])
+    def _section(self, section: str, kind: type[Section], defaults: Mapping[str, Any] | None = None) -> Section:
+        given = [Given((section, name), value, "default") for name, value in (defaults or {}).items()]
+        return structure(section, kind, [*given, *(entry for entry in self._given if _section_of(entry) == section)])
 
 
 def load(
@@ -236,8 +264,7 @@ def load(
     if file is None and DEFAULT_FILE.is_file():
         file = DEFAULT_FILE
     given = [*(_from_file(file) if file else ()), *_from_environment(environment)]
-    defaults = Settings()
-    return replace(defaults, _given=(*defaults._given, *given)).overriding(overrides or {})  # noqa: SLF001 - its own module
+    return Settings(tuple(given)).overriding(overrides or {})
 
 
 def section_type(section: str) -> type:

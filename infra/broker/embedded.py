@@ -1,6 +1,7 @@
 """A broker within this process, with nothing to download: librdkafka's mock cluster, for a demo and a first try."""
 
 import logging
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +38,12 @@ class EmbeddedKafka:
         self.bootstrap = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
         log.warning(_LIMITS, extra={"bootstrap": self.bootstrap})
         return self
+
+    def create(self, topics: Iterable[str]) -> None:
+        """Let topics exist before anybody writes to them: a consumer's question does not make one, a producer's does."""
+        assert self._host is not None
+        for topic in topics:
+            self._host.list_topics(topic, timeout=10)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,0 +1,42 @@
+"""`sightstream worker`: one stream worker with its health and metrics."""
+
+from pathlib import Path
+
+import click
+
+from infra.settings import Settings
+
+
+@click.command("worker")
+@click.option(
+    "--model", type=click.Path(path_type=Path, dir_okay=False), help="Model file (.onnx, .pt), over model.path."
+)
+@click.option("--device", help="Device of the model, over model.device.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8090,
+    show_default=True,
+    help="Of health and metrics; 0 takes a free one.",
+)
+@click.pass_obj
+def command(settings: Settings, model: Path | None, device: str | None, port: int) -> None:
+    """Run one stream worker. Start as many as the lanes have partitions; SIGTERM drains and exits 0."""
+    from functools import partial
+
+    from infra import logs
+    from infra.connections import check_connection
+    from infra.runtime import run_process
+    from infra.services import run_worker
+    from infra.wiring import open_detector, open_publisher
+
+    wanted = {"model.path": model, "model.device": device, "http.port": port}
+    settings = settings.overriding(wanted).checked_fully()
+    logs.set_up(settings.log)
+    check_connection(settings.connection)
+    detector = open_detector(settings)
+    try:
+        with open_publisher(settings) as publisher:
+            run_process(partial(run_worker, settings, publisher, detector), settings.general.grace_s)
+    finally:
+        detector.close()

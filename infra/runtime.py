@@ -1,0 +1,114 @@
+"""Runs the parts of one process side by side, and ends them in order: on a signal, when one of them breaks, or when one is done."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Run = Callable[[asyncio.Event], Awaitable[None]]
+"""A part: works until its event is set, then finishes what it began and returns. Raises where it cannot go on."""
+
+
+def run_process(main: Run, grace_s: float) -> None:
+    """Run `main` on a new event loop; SIGTERM and SIGINT set its event.
+
+    From then on it has `grace_s` seconds: a process that hangs in its drain is ended with exit code 1, and a second Ctrl-C ends it at once.
+    Ending hard loses no work: what was not committed is read again.
+    """
+    asyncio.run(_guarded(main, grace_s))
+
+
+async def run_together(parts: Mapping[str, Run], stop: asyncio.Event) -> None:
+    """Run all parts until `stop` is set or one of them returns or raises; then end each, in the order given, one after the other.
+
+    So name those first whose output others still have to carry on. Raises the first failure once all have ended.
+    """
+    stops = {name: asyncio.Event() for name in parts}
+    tasks = {name: asyncio.ensure_future(run(stops[name])) for name, run in parts.items()}
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([stopping, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        stop.set()
+    failures = []
+    for name, task in tasks.items():
+        stops[name].set()
+        try:
+            await task
+        except Exception as error:  # noqa: BLE001 - raised below, once the others have ended
+            log.error("%s failed: %s", name, error)  # noqa: TRY400 - the trace comes with the raise
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def threaded(run: Callable[[threading.Event], None], name: str) -> Run:
+    """A blocking part as one that can be awaited: it gets a thread of its own."""
+
+    async def part(stop: asyncio.Event) -> None:
+        ended = threading.Event()
+        with ThreadPoolExecutor(1, name) as executor:
+            work = asyncio.get_running_loop().run_in_executor(executor, run, ended)
+            await first_of(work, stop)
+            ended.set()
+            await work
+
+    return part
+
+
+async def first_of(work: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
+    """Wait until `work` is over, however it ended, or `stop` is set."""
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+
+
+async def _guarded(main: Run, grace_s: float) -> None:
+    stop = asyncio.Event()
+    deadline = asyncio.ensure_future(_start_deadline(stop, grace_s))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, stop, number)
+    try:
+        await main(stop)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        deadline.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await deadline
+
+
+def _stop(stop: asyncio.Event, number: int) -> None:
+    if stop.is_set() and number == signal.SIGINT:
+        _exit("interrupted twice")
+    log.info("%s: finishing what has begun", signal.Signals(number).name)
+    stop.set()
+
+
+async def _start_deadline(stop: asyncio.Event, grace_s: float) -> None:
+    """A thread, since the loop itself may be what hangs."""
+    await stop.wait()
+    timer = threading.Timer(grace_s, _exit, [f"still not finished after {grace_s:g} s"])
+    timer.daemon = True
+    timer.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        timer.cancel()
+
+
+def _exit(why: str) -> None:
+    log.critical("ended hard: %s", why)
+    logging.shutdown()
+    os._exit(1)
