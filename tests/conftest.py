@@ -16,6 +16,7 @@ from schemas.codec import Codec, PackagedSchemas
 from schemas.connection import KafkaConnection
 from schemas.topics import Topics
 from tests.support.kafka import Run, create_topics, delete_topics
+from tests.support.security import SecureKafka, start_secure
 
 _RUN = pytest.StashKey[Run]()
 
@@ -62,6 +63,12 @@ def three_brokers(run: Run) -> Iterator[LocalKafka]:
     """A three-node Kafka (replication 3, two in sync) for this module alone; leave all nodes running."""
     with run.private(nodes=3) as kafka:
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def secure_kafka(run: Run) -> SecureKafka:
+    """A Kafka with TLS, SASL and ACLs, shared by all tests of the run: topics and ACLs of your own, `allow` what you need."""
+    return start_secure(run.directory / "secure")
 
 
 @pytest.fixture(scope="session")

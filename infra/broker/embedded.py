@@ -1,5 +1,6 @@
 """A broker within this process, with nothing to download: librdkafka's mock cluster, for a demo and a first try."""
 
+import gc
 import logging
 from collections.abc import Iterable
 from types import TracebackType
@@ -48,4 +49,5 @@ class EmbeddedKafka:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        gc.collect()  # clients that nobody holds any more would complain about its end
         self._host = None  # the cluster lives as long as its client

@@ -22,7 +22,7 @@ from schemas.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-_READY_S = 60.0
+_READY_S = 120.0
 _GRACE_S = 15.0
 _QUIET = ("--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow")
 _JVM = (*_QUIET, "-XX:+UseG1GC", "-Dlog4j2.level=WARN", "-Djava.awt.headless=true")
@@ -112,7 +112,7 @@ class LocalKafka:
 
     def pause(self, node: int = 1) -> None:
         """SIGSTOP one node: its sockets stay open and nobody answers. `resume` it in a `finally`."""
-        self._process(node).send(signal.SIGSTOP)
+        self._process(node).pause()
 
     def resume(self, node: int = 1) -> None:
         """SIGCONT one node."""

@@ -44,6 +44,15 @@ class Process:
             time.sleep(_POLL_S)
         return True
 
+    def pause(self, timeout_s: float = 10.0) -> None:
+        """SIGSTOP, and wait until it stands still."""
+        deadline = time.monotonic() + timeout_s
+        self.send(signal.SIGSTOP)
+        while self.alive() and not _look(self.pid)[0].startswith("T"):
+            if time.monotonic() > deadline:
+                raise FatalError(f"process {self.pid} does not stand still")
+            time.sleep(_POLL_S)
+
     def kill(self, timeout_s: float = 10.0) -> None:
         """SIGKILL, and wait until it is gone."""
         self.send(signal.SIGKILL)
@@ -101,13 +110,20 @@ def _reap(pid: int) -> None:
 
 def _birth(pid: int) -> str | None:
     """When the process began, in the system's own words; None if it is gone or a zombie."""
+    _, born = _look(pid)
+    return born
+
+
+def _look(pid: int) -> tuple[str, str | None]:
+    """State letter and birth of a process; no birth if it is gone or a zombie."""
     if Path("/proc/self/stat").exists():
         try:
             state, *fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
-            return None
+            return "", None
         # A killed server is a zombie while its last threads still hold its sockets: it is gone when they are.
-        return None if state in "ZX" and int(fields[16]) <= 1 else fields[18]
+        return state, None if state in "ZX" and int(fields[16]) <= 1 else fields[18]
     command = ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)]
     shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split(maxsplit=1)  # noqa: S603 - fixed
-    return None if len(shown) < 2 or shown[0].startswith("Z") else shown[1].strip()
+    state, born = shown if len(shown) == 2 else ("Z", "")
+    return state, None if state.startswith("Z") else born.strip()

@@ -73,7 +73,7 @@ class LocalRegistry:
     def pause(self) -> None:
         """SIGSTOP it: it accepts connections and never answers. `resume` it in a `finally`."""
         if process := self._process():
-            process.send(signal.SIGSTOP)
+            process.pause()
 
     def resume(self) -> None:
         """SIGCONT it."""

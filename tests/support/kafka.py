@@ -85,6 +85,17 @@ def create_topics(connection: KafkaConnection, topics: Topics, partitions: int =
     wanted = [NewTopic(topic.name, num_partitions=topic.partitions) for topic in topics.catalogue(partitions)]
     for future in admin.create_topics(wanted, operation_timeout=30).values():
         future.result(timeout=30)
+    deadline = time.monotonic() + 30
+    while not {topic.topic for topic in wanted} <= _led(admin):  # created, but clients cannot use them yet
+        assert time.monotonic() < deadline, "the topics were created, but are not served"
+        admin.poll(0.02)
+
+
+def _led(admin: AdminClient) -> set[str]:
+    topics = admin.list_topics(timeout=10).topics.items()
+    return {
+        name for name, topic in topics if topic.partitions and all(p.leader >= 0 for p in topic.partitions.values())
+    }
 
 
 def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> None:
@@ -98,14 +109,17 @@ def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> None:
                 raise
 
 
-def read_topic(connection: KafkaConnection, topic: str, at_least: int = 0, timeout_s: float = 30.0) -> list[Message]:
+def read_topic(
+    connection: KafkaConnection, topic: str, at_least: int = 0, timeout_s: float = 30.0, group: str | None = None
+) -> list[Message]:
     """Every record of a topic, in order per partition: waits for `at_least` records, then reads to the end seen by then.
 
-    Aborted records are left out. Raises AssertionError when `timeout_s` is over first.
+    Aborted records are left out. No group is joined; `group` names the one whose coordinator is asked for. Raises AssertionError
+    when `timeout_s` is over first.
     """
     settings = {
-        "group.id": uuid.uuid4().hex,
-        "enable.auto.commit": "false",
+        "group.id": group or uuid.uuid4().hex,
+        "enable.auto.commit": False,
         "isolation.level": "read_committed",
         **_QUIET,
     }

@@ -1,0 +1,63 @@
+"""What each role must be allowed to do on a cluster with ACLs, and no more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
+
+from schemas.topics import Topics
+
+
+class Role(StrEnum):
+    """A kind of process that has a Kafka user of its own."""
+
+    PUBLISHER = "publisher"
+    WORKER = "worker"
+    PARQUET = "parquet"
+    NOTIFIER = "notifier"
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Topics that a role reads and writes (which implies describing them, and idempotent writes), and what it does with its groups.
+
+    A consumer that is no member of any group still asks where the coordinator of its `group.id` is, hence DESCRIBE.
+    """
+
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    groups: AclOperation | None = None
+
+
+def grants(role: Role, topics: Topics) -> Grants:
+    """What the role needs. The worker also forwards what is due from the retry topics back to the lanes."""
+    lanes, retries = (topics.online, topics.bulk), tuple(topics.retries)
+    return {
+        Role.PUBLISHER: Grants(writes=lanes),
+        Role.WORKER: Grants(
+            (*lanes, *retries), (topics.detections, topics.dead_letters, *lanes, *retries), groups=AclOperation.READ
+        ),
+        Role.PARQUET: Grants((topics.detections,), groups=AclOperation.READ),
+        Role.NOTIFIER: Grants((topics.detections, topics.dead_letters), groups=AclOperation.DESCRIBE),
+    }[role]
+
+
+def acls(role: Role, user: str, topics: Topics, group: str) -> Sequence[AclBinding]:
+    """The bindings for `AdminClient.create_acls`; `group` is the prefix of the role's consumer groups."""
+    needs = grants(role, topics)
+    bindings = [_allow(user, AclOperation.READ, ResourceType.TOPIC, name) for name in needs.reads]
+    bindings += [_allow(user, AclOperation.WRITE, ResourceType.TOPIC, name) for name in needs.writes]
+    if needs.groups:
+        bindings.append(_allow(user, needs.groups, ResourceType.GROUP, group, ResourcePatternType.PREFIXED))
+    return bindings
+
+
+def _allow(
+    user: str,
+    operation: AclOperation,
+    resource: ResourceType,
+    name: str,
+    pattern: ResourcePatternType = ResourcePatternType.LITERAL,
+) -> AclBinding:
+    return AclBinding(resource, name, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
