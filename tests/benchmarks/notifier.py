@@ -1,0 +1,154 @@
+"""How many deliveries a second one notifier process makes, and how late: `python -m tests.benchmarks.notifier`.
+
+The hub and its websockets in this process, the clients in another one, both on this machine's loopback. Latency is from `publish` to
+the arrival at the client, parsing left out.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import re
+import time
+from array import array
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import aiohttp
+import numpy as np
+from aiohttp import web
+
+from sinks.api import add_routes
+from sinks.events import Event, Kind, Subject
+from sinks.notifier import Hub, NotifierPolicy
+
+_SENT = re.compile(r'"t":(\d+)')
+_SLICES_PER_S = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """`clients` in `groups`; each of `events_per_s` goes to one group."""
+
+    clients: int
+    groups: int
+    events_per_s: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured. `cores`: CPU seconds of the notifier's process per second. `complete`: every client got every event."""
+
+    deliveries_per_s: float
+    p50_ms: float
+    p99_ms: float
+    cores: float
+    complete: bool
+
+
+def measure(load: Load, tick_ms: float = 20.0) -> Figures:
+    """Run one load to its end."""
+    return asyncio.run(_serve(load, tick_ms))
+
+
+async def _serve(load: Load, tick_ms: float) -> Figures:
+    hub = Hub(
+        NotifierPolicy(tick_ms=tick_ms, connections=20_000, connections_per_address=20_000, connects_per_s=100_000)
+    )
+    hub.open()
+    app = web.Application()
+    add_routes(app, hub)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_clients, args=(runner.addresses[0][1], load, theirs), daemon=True
+    )
+    process.start()
+    try:
+        await asyncio.to_thread(ours.recv)
+        start, cpu = time.monotonic(), time.process_time()
+        published = await _publish(hub, load)
+        took, cpu = time.monotonic() - start, time.process_time() - cpu
+        ours.send(published)
+        latencies_ms = np.frombuffer(await asyncio.to_thread(ours.recv_bytes), np.float64)
+    finally:
+        await runner.cleanup()
+        process.join(30)
+    expected = published * load.clients // load.groups
+    p50, p99 = np.percentile(latencies_ms, [50, 99]) if len(latencies_ms) else (np.nan, np.nan)
+    return Figures(len(latencies_ms) / took, float(p50), float(p99), cpu / took, len(latencies_ms) == expected)
+
+
+async def _publish(hub: Hub, load: Load) -> int:
+    """A slice of events at a time, at the load's rate; returns how many there were."""
+    slices = int(load.seconds * _SLICES_PER_S)
+    per_slice = max(1, load.events_per_s // _SLICES_PER_S)
+    start = time.monotonic()
+    for number in range(slices):
+        await asyncio.sleep(max(0.0, start + number / _SLICES_PER_S - time.monotonic()))
+        await hub.publish([_event(number * per_slice + i, load.groups) for i in range(per_slice)])
+    return slices * per_slice
+
+
+def _event(number: int, groups: int) -> Event:
+    """An event of about 300 bytes for one group."""
+    tenant = f"g{number % groups}"
+    subject = Subject(
+        kind=Kind.RESULT, id=str(number), tenant=tenant, batch_id=None, image_id=str(number), key="", scores={}
+    )
+    return Event(subject, f'"id":"{number}","tenant":"{tenant}","pad":"{"x" * 180}","t":{time.monotonic_ns()}}}')
+
+
+def _clients(port: int, load: Load, pipe: Connection) -> None:
+    """The other process: connect, say so, collect latencies until everything published has come or a second passes without any."""
+    asyncio.run(_listen(port, load, pipe))
+
+
+async def _listen(port: int, load: Load, pipe: Connection) -> None:
+    latencies = array("d")
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        sockets = []
+        for number in range(load.clients):
+            url = f"http://127.0.0.1:{port}/v1/stream?tenant=g{number % load.groups}"
+            sockets.append(await session.ws_connect(url, compress=0))
+        readers = [asyncio.create_task(_read(socket, latencies)) for socket in sockets]
+        pipe.send("connected")
+        expected = await asyncio.to_thread(pipe.recv) * load.clients // load.groups
+        seen = -1
+        while seen < len(latencies) < expected:
+            seen = len(latencies)
+            await asyncio.sleep(1.0)
+        pipe.send_bytes(latencies.tobytes())
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+
+async def _read(socket: aiohttp.ClientWebSocketResponse, latencies: array[float]) -> None:
+    async for frame in socket:
+        now = time.monotonic_ns()
+        latencies.extend([(now - int(sent)) / 1e6 for sent in _SENT.findall(frame.data)])
+
+
+def main() -> None:
+    """Print figures of a few loads."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clients", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    print(f"{options.clients} websocket clients in 10 groups, events of 300 bytes, client and server on one machine")
+    print(f"{'events/s':>9} {'tick ms':>8} {'deliveries/s':>13} {'p50 ms':>8} {'p99 ms':>8} {'cores':>6}  complete")
+    for events_per_s, tick_ms in ((100, 20.0), (250, 20.0), (500, 20.0), (500, 100.0)):
+        load = Load(clients=options.clients, groups=10, events_per_s=events_per_s, seconds=options.seconds)
+        figures = measure(load, tick_ms)
+        print(
+            f"{events_per_s:>9} {tick_ms:>8.0f} {figures.deliveries_per_s:>13,.0f} {figures.p50_ms:>8.1f} "
+            f"{figures.p99_ms:>8.1f} {figures.cores:>6.2f}  {figures.complete}"
+        )
+
+
+if __name__ == "__main__":
+    main()
