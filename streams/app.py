@@ -21,7 +21,8 @@ class WorkerPolicy:
 
     `group`: the consumer group. `instance_id`: a stable name for this worker's slot (static membership): after a crash its successor starts
     at once instead of after `session_timeout_s`; two live workers must not share one. Offsets are committed every `commit_interval_s`. At a
-    rebalance or a stop, batches that began get `drain_s` to finish; it must stay below `rebalance_timeout_s`.
+    rebalance or a stop, batches that began get `drain_s` to finish; it must stay below `rebalance_timeout_s`. `fetch_wait_ms`: how long an
+    idle broker may hold a fetch; a real one answers as soon as there is a record, the embedded one does not.
     """
 
     group: str = "sightstream"
@@ -30,6 +31,7 @@ class WorkerPolicy:
     session_timeout_s: float = 10.0
     rebalance_timeout_s: float = 20.0
     drain_s: float = 10.0
+    fetch_wait_ms: int = 500
 
 
 def lane_topics(topics: Topics) -> Mapping[str, Lane]:
@@ -60,6 +62,7 @@ def build(connection: KafkaConnection, topics: Topics, policy: WorkerPolicy, int
         autodiscover=False,
     )
     app.intake = intake
+    app.fetch_wait_ms = policy.fetch_wait_ms
     for topic in lane_topics(topics):
         app.agent(app.run_topic(topic), name=f"detect.{topic}")(_agent(app, intake, policy.group))
     return app

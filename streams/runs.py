@@ -55,6 +55,7 @@ class RunApp(faust.App):
 
     intake: Intake
     max_run = 500
+    fetch_wait_ms = 500
 
     def _new_transport(self) -> driver.Transport:
         return _Transport(self.conf.broker_consumer, self)
@@ -177,6 +178,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
         self._consumer._fetcher._prefetch_backoff = _PREFETCH_BACKOFF_S  # noqa: SLF001 - nor aiokafka for this
+        self._consumer._fetcher._fetch_max_wait_ms = self.transport.app.fetch_wait_ms  # noqa: SLF001 - fixed in Faust
 
 
 class _Transport(driver.Transport):

@@ -58,7 +58,8 @@ class Worker:
     def ready(self) -> bool:
         """Whether it has joined its group and reads."""
         consumer = self._app._consumer  # noqa: SLF001 - the property would make one
-        return consumer is not None and bool(consumer.flow_active) and not self._app.rebalancing
+        joined = self._app.consumer_generation_id > 0
+        return consumer is not None and joined and bool(consumer.flow_active) and not self._app.rebalancing
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then drain: batches that began are finished and committed, the rest is left to the next worker.
