@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,11 @@ def on_embedded(settings: Settings, bootstrap: str) -> Settings:
     return settings.overriding(
         {"kafka.bootstrap": bootstrap, "kafka.security": {}, "registry.url": ""}, "embedded broker"
     )
+
+
+def fresh_lake(settings: Settings, name: str) -> Path:
+    """A directory of this run's own: an embedded broker begins at offset 0, which the lake of another run has already."""
+    return settings.state_dir.absolute() / name / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
 
 
 class _Demo:

@@ -25,18 +25,22 @@ def run_process(main: Run, grace_s: float) -> None:
     asyncio.run(_guarded(main, grace_s))
 
 
-async def run_together(parts: Mapping[str, Run], stop: asyncio.Event) -> None:
+async def run_together(
+    parts: Mapping[str, Run], stop: asyncio.Event, stopping: Callable[[], None] = lambda: None
+) -> None:
     """Run all parts until `stop` is set or one of them returns or raises; then end each, in the order given, one after the other.
 
-    So name those first whose output others still have to carry on. Raises the first failure once all have ended.
+    So name those first whose output others still have to carry on. `stopping` is called before the first one ends. Raises the first
+    failure once all have ended.
     """
     stops = {name: asyncio.Event() for name in parts}
     tasks = {name: asyncio.ensure_future(run(stops[name])) for name, run in parts.items()}
-    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    asked: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait([stopping, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([asked, *tasks.values()], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stopping.cancel()
+        asked.cancel()
+        stopping()
         stop.set()
     failures = []
     for name, task in tasks.items():
@@ -66,11 +70,11 @@ def threaded(run: Callable[[threading.Event], None], name: str) -> Run:
 
 async def first_of(work: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
     """Wait until `work` is over, however it ended, or `stop` is set."""
-    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    asked: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work, asked}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stopping.cancel()
+        asked.cancel()
 
 
 async def _guarded(main: Run, grace_s: float) -> None:

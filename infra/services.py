@@ -4,17 +4,14 @@ import asyncio
 
 from detectors.base import Detector
 from detectors.images import ImageLoader
+from infra.commands.notifier import open_notifier
 from infra.commands.sink import open_delivery
-from infra.runtime import Run, first_of, run_together, threaded
+from infra.runtime import Run, run_together, threaded
 from infra.server import AddRoutes, build, serving
 from infra.settings import Settings
 from infra.telemetry import Health, describe_build
-from infra.wiring import open_codec
 from producers.publisher import Publisher
-from sinks.api import add_routes
-from sinks.notifier import Hub
 from streams.retries import ForwarderPolicy, RetryForwarder
-from streams.tail import Tail
 from streams.worker import Worker, WorkerParts
 
 
@@ -22,7 +19,7 @@ async def run_worker(settings: Settings, publisher: Publisher, detector: Detecto
     """One worker process: detection, retries, and its health and metrics at `http.port`."""
     health = Health()
     async with serving(build(health), settings.http):
-        await run_together(working_parts(settings, publisher, detector, health), stop)
+        await run_together(working_parts(settings, publisher, detector, health), stop, health.stopping)
 
 
 def working_parts(settings: Settings, publisher: Publisher, detector: Detector, health: Health) -> dict[str, Run]:
@@ -71,14 +68,4 @@ def parquet(settings: Settings, publisher: Publisher, health: Health) -> Run:
 
 def notifier(settings: Settings, health: Health) -> tuple[Run, AddRoutes]:
     """The notifier: the part that follows the results, and its routes."""
-    hub = Hub(settings.notifier)
-    tail = Tail(settings.connection, open_codec(settings), settings.topics, settings.tail)
-    health.must_be_ready("notifier", lambda: None if hub.ready else "is reading its history")
-
-    async def run(stop: asyncio.Event) -> None:
-        work = asyncio.ensure_future(tail.run(hub))
-        await first_of(work, stop)
-        tail.stop()
-        await work
-
-    return run, lambda app: add_routes(app, hub)
+    return open_notifier(settings, health)

@@ -1,0 +1,60 @@
+"""Everything in one process: a broker if wanted, worker, Parquet sink and notifier."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from detectors.base import Detector
+from infra import services
+from infra.broker.embedded import EmbeddedKafka
+from infra.broker.local import LocalKafka
+from infra.connections import check_connection
+from infra.demo import fresh_lake, on_embedded
+from infra.runtime import run_together
+from infra.server import build, serving
+from infra.settings import Settings
+from infra.telemetry import Health
+from infra.topics import TopicAdmin
+from infra.wiring import open_publisher
+
+
+@contextmanager
+def kafka_for(settings: Settings, kafka: str) -> Iterator[Settings]:
+    """The settings with the brokers that are wanted, and every topic of the catalogue there.
+
+    `kafka`: `embedded`, `local` (left running at the end: its data is meant to stay), `settings`, or addresses.
+    """
+    if kafka == "embedded":
+        with EmbeddedKafka() as broker:
+            broker.create(topic.name for topic in settings.topics.catalogue())
+            lake = {"parquet.directory": fresh_lake(settings, "up")}
+            yield on_embedded(settings.defaulting(lake), broker.bootstrap)
+        return
+    if kafka == "local":
+        local = LocalKafka(settings.state_dir / "broker", cache=settings.general.cache_dir)
+        local.start()
+        kafka = local.bootstrap
+    if kafka != "settings":
+        settings = settings.overriding({"kafka.bootstrap": kafka})
+    check_connection(settings.connection)
+    TopicAdmin(settings.connection).create(
+        settings.topics.catalogue(settings.kafka.partitions), settings.kafka.replication
+    )
+    yield settings
+
+
+async def run_everything(
+    settings: Settings, detector: Detector, tell: Callable[[str], object], stop: asyncio.Event
+) -> None:
+    """Run until `stop`; `tell` gets lines for whoever started it."""
+    health = Health()
+    with open_publisher(settings) as publisher:
+        follow, add_routes = services.notifier(settings, health)
+        # In the order in which they end: what the worker still writes, the sink and the notifier still carry on.
+        parts = services.working_parts(settings, publisher, detector, health)
+        parts |= {"parquet": services.parquet(settings, publisher, health), "notifier": follow}
+        async with serving(build(health, add_routes), settings.http) as url:
+            bootstrap = settings.kafka.bootstrap
+            tell(f"Kafka at {bootstrap}, HTTP at {url}, Parquet in {settings.parquet.directory.absolute()}")
+            tell(f"to publish: sightstream --set kafka.bootstrap={bootstrap} publish --wait DIRECTORY")
+            await run_together(parts, stop, health.stopping)
