@@ -1,0 +1,127 @@
+"""The OpenVINO backend: what it reads, what it refuses, and that a failure leaves it whole."""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from detectors.base import Image
+from detectors.openvino import OpenVinoDetector, load
+from detectors.spec import ModelSpec
+from schemas.errors import ConfigurationError
+from schemas.records import DetectParameters
+from tests.support.images import photograph
+from tests.support.models import LABELS, write_tiny_yolo
+
+ANYTHING = DetectParameters(confidence=0.01)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_tiny_yolo(tmp_path / "tiny.onnx")
+
+
+def image(width: int = 200, height: int = 120, seed: int = 0) -> Image:
+    return Image(np.asarray(photograph(seed, width, height)))
+
+
+def test_what_the_file_says_of_itself_is_used(tiny: Path) -> None:
+    detector = load(ModelSpec(path=str(tiny)))
+    assert detector.model.labels == LABELS
+    assert detector.model.name == "tiny"
+    assert detector.model.backend.startswith("openvino 20")
+    assert detector.model.precision == "f32"
+    assert detector._head.canvas == (320, 320)
+    assert detector.detect([image()], [ANYTHING]).offsets[-1] > 0
+    detector.close()
+
+
+def test_another_size_may_be_asked_for(tiny: Path) -> None:
+    assert load(ModelSpec(path=str(tiny), image_size=64))._head.canvas == (64, 64)
+
+
+def test_a_fixed_input_is_kept_to(tmp_path: Path) -> None:
+    path = write_tiny_yolo(tmp_path / "fixed.onnx", (128, 192))
+    detector = load(ModelSpec(path=str(path), image_size=640))
+    assert (detector._head.canvas, detector._head.stride) == ((192, 128), None)
+    boxes = detector.detect([image(), image(50, 500)], [ANYTHING] * 2)
+    assert len(boxes) == 2
+
+
+def test_labels_may_lie_beside_the_model(tmp_path: Path) -> None:
+    path = write_tiny_yolo(tmp_path / "bare.onnx", labels=None)
+    (tmp_path / "bare.labels.txt").write_text("a\nb\nc\nd\n")
+    assert load(ModelSpec(path=str(path))).model.labels == ("a", "b", "c", "d")
+
+
+def test_a_model_without_labels_is_refused_and_the_message_says_what_to_do(tmp_path: Path) -> None:
+    path = write_tiny_yolo(tmp_path / "bare.onnx", labels=None)
+    with pytest.raises(ConfigurationError, match=r"bare\.labels\.txt"):
+        load(ModelSpec(path=str(path)))
+
+
+def test_another_number_of_labels_than_the_head_has_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_yolo(tmp_path / "bare.onnx", labels=None)
+    (tmp_path / "bare.labels.txt").write_text("a\nb\n")
+    with pytest.raises(ConfigurationError, match="expected a YOLOv8 head"):
+        load(ModelSpec(path=str(path)))
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.onnx"
+    path.write_text("not a model")
+    with pytest.raises(ConfigurationError, match="not an ONNX model"):
+        load(ModelSpec(path=str(path)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"device": "TPU"}, "no device TPU"), ({"precision": "f8"}, "precision f8 is unknown")]
+)
+def test_a_device_or_precision_that_is_not_there_is_refused(tiny: Path, change: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        load(ModelSpec(path=str(tiny), **change))  # type: ignore[arg-type]
+
+
+def test_auto_says_what_it_chose_and_why(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "detectors.openvino"):
+        load(ModelSpec(path=str(tiny)))
+    assert any(message.startswith("device auto: ") and ", as " in message for message in caplog.messages)
+
+
+def test_more_images_than_requests_come_back_in_order(tiny: Path) -> None:
+    detector = load(ModelSpec(path=str(tiny)))
+    images = [image(64 + 8 * index, 48, index) for index in range(30)]
+    together = detector.detect(images, [ANYTHING] * 30)
+    for index, single in enumerate(images):
+        alone = detector.detect([single], [ANYTHING])
+        rows = slice(int(together.offsets[index]), int(together.offsets[index + 1]))
+        np.testing.assert_array_equal(together.xyxy[rows], alone.xyxy)
+
+
+@pytest.mark.parametrize("position", [0, 3, 9])
+def test_an_image_that_fails_leaves_the_detector_whole(tiny: Path, position: int) -> None:
+    detector = load(ModelSpec(path=str(tiny)))
+    good = [image(seed=seed) for seed in range(10)]
+    expected = detector.detect(good, [ANYTHING] * 10)
+    broken: NDArray[np.uint8] = np.zeros((4, 4, 2), np.uint8)
+    for _ in range(detector.concurrency + 1):
+        with pytest.raises(cv2.error):
+            detector.detect([*good[:position], Image(broken), *good[position:]], [ANYTHING] * 11)
+    np.testing.assert_array_equal(detector.detect(good, [ANYTHING] * 10).xyxy, expected.xyxy)
+
+
+def test_a_failing_inference_reaches_the_caller(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = load(ModelSpec(path=str(tiny)))
+    # A canvas that the network cannot take: smaller than one cell of its pooling.
+    monkeypatch.setattr(detector, "_head", type(detector._head)(LABELS, (8, 8), None))
+    with pytest.raises(RuntimeError):
+        detector.detect([image()] * 5, [ANYTHING] * 5)
+    monkeypatch.undo()
+    assert len(detector.detect([image()] * 5, [ANYTHING] * 5)) == 5
+
+
+def test_the_detector_is_what_load_returns(tiny: Path) -> None:
+    assert isinstance(load(ModelSpec(path=str(tiny))), OpenVinoDetector)
