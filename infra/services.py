@@ -4,10 +4,9 @@ import asyncio
 
 from detectors.base import Detector
 from detectors.images import ImageLoader
-from infra.commands.notifier import open_notifier
 from infra.commands.sink import open_delivery
 from infra.runtime import Run, run_together, threaded
-from infra.server import AddRoutes, build, serving
+from infra.server import build, serving
 from infra.settings import Settings
 from infra.telemetry import Health, describe_build
 from producers.publisher import Publisher
@@ -64,8 +63,3 @@ def parquet(settings: Settings, publisher: Publisher, health: Health) -> Run:
     delivery = open_delivery(settings, publisher)
     health.must_be_ready("parquet", delivery.complaint)
     return threaded(delivery.run, "parquet")
-
-
-def notifier(settings: Settings, health: Health) -> tuple[Run, AddRoutes]:
-    """The notifier: the part that follows the results, and its routes."""
-    return open_notifier(settings, health)
