@@ -61,6 +61,11 @@ class ParquetSink:
         except OSError as error:
             raise ConfigurationError(f"the directory of the Parquet files cannot be made: {error}") from error
 
+    @property
+    def buffered_rows(self) -> int:
+        """Rows taken and not yet in a file."""
+        return sum(writer.buffered_rows for writer in self._writers.values())
+
     def open(self, partition: Partition, extent: Extent) -> int:
         """Take a partition over; see `Sink.open`."""
         self.close(partition)

@@ -74,6 +74,11 @@ class PartitionWriter:
         """Arrow bytes taken and not yet in a file."""
         return sum(cut.bytes for cut in self._cuts)
 
+    @property
+    def buffered_rows(self) -> int:
+        """Rows taken and not yet in a file."""
+        return sum(cut.rows for cut in self._cuts)
+
     def open(self, extent: Extent) -> int:
         """Finish what was claimed, check the chain against itself and the log, and return the next offset wanted."""
         genesis = self._log.begin(Genesis(extent.earliest, extent.topic_id))

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,9 +110,9 @@ class Delivery:
         self._member.close()
 
     @property
-    def partitions(self) -> frozenset[Partition]:
-        """Those that are being delivered."""
-        return frozenset(self._positions)
+    def positions(self) -> Mapping[Partition, int]:
+        """Partitions that are being delivered, and up to where each is safe."""
+        return dict(self._positions)
 
     def complaint(self) -> str | None:
         """What stands in the way, in one line, or None: a readiness probe."""
@@ -157,8 +157,10 @@ class Delivery:
         if not bad:
             return
         unconfirmed: list[str] = []
+        first, error = bad[0]
+        place = {"topic": partition.topic, "partition": partition.index, "offset": first.offset()}
+        log.warning("%d records cannot be read, the first: %s", len(bad), error, extra=place)
         for message, error in bad:
-            log.warning("cannot be read: %s", error, extra={"topic": partition.topic, "offset": message.offset()})
             self._failures.send(
                 Failed(Record.of(message), error, self._policy.stage),
                 lambda problem, _: unconfirmed.append(str(problem)) if problem else None,

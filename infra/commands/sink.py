@@ -47,7 +47,6 @@ def parquet(settings: Settings, directory: Path | None, *, http: bool) -> None:
 
 def open_delivery(settings: Settings, publisher: "Publisher", directory: Path | None = None) -> "Delivery":
     """A delivery into the lake of `settings` (or into `directory`), a member of the group `<kafka.group>.parquet`."""
-    from infra.telemetry import build_version
     from sinks.parquet import ParquetSink
     from streams.deliver import Delivery, DeliveryPolicy
     from streams.membership import MembershipPolicy
@@ -58,7 +57,7 @@ def open_delivery(settings: Settings, publisher: "Publisher", directory: Path | 
         settings.connection,
         publisher,
         ParquetSink(policy),
-        DeliveryPolicy(stage=STAGE, version=build_version()),
+        DeliveryPolicy(stage=STAGE),
         MembershipPolicy(
             group=f"{settings.kafka.group}.{STAGE}", instance_id=f"{instance}.{STAGE}" if instance else None
         ),
