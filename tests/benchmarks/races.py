@@ -19,7 +19,7 @@ import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from infra.broker.local import LocalKafka
+from infra.broker.local import Jvm, LocalKafka
 from producers.publisher import Publisher, PublisherPolicy
 from schemas import arrow
 from schemas.codec import Codec, PackagedSchemas
@@ -38,7 +38,7 @@ _RUN_S = 180.0
 @contextmanager
 def benchmark_kafka(directory: Path) -> Iterator[KafkaConnection]:
     """A one-node Apache Kafka for this run alone; its data goes with it."""
-    kafka = LocalKafka(directory, nodes=1, heap_mb=768)
+    kafka = LocalKafka(directory, nodes=1, jvm=Jvm(heap_mb=768))
     try:
         kafka.start()
         yield KafkaConnection(bootstrap=kafka.bootstrap)

@@ -12,13 +12,14 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from infra.broker.local import LocalKafka
+from infra.broker.local import Jvm, LocalKafka
 from infra.broker.processes import Process, identify
 from infra.broker.registry import LocalRegistry
 from schemas.connection import KafkaConnection
 from schemas.topics import Topics
 
 _HOME = Path(tempfile.gettempdir()) / f"sightstream-tests-{os.getuid()}"
+SMALL = Jvm(heap_mb=256, short_lived=True)
 _QUIET = {"log_level": 0}
 
 
@@ -30,7 +31,7 @@ class Run:
 
     def kafka(self) -> LocalKafka:
         """The one-node Kafka that all workers share; the first to ask starts it while the others wait."""
-        kafka = LocalKafka(self.directory / "kafka")
+        kafka = LocalKafka(self.directory / "kafka", jvm=Jvm(short_lived=True))
         kafka.start()
         return kafka
 
@@ -62,7 +63,7 @@ class Run:
     @contextmanager
     def private(self, nodes: int) -> Iterator[LocalKafka]:
         """A cluster for the caller alone, ended with the block."""
-        kafka = LocalKafka(self.directory / f"private-{uuid.uuid4().hex[:8]}", nodes=nodes, heap_mb=256)
+        kafka = LocalKafka(self.directory / f"private-{uuid.uuid4().hex[:8]}", nodes=nodes, jvm=SMALL)
         try:
             kafka.start()
             yield kafka

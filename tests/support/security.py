@@ -21,6 +21,7 @@ from infra.broker.configuration import Listener, Security
 from infra.broker.local import LocalKafka
 from infra.broker.locks import exclusive
 from schemas.connection import KafkaConnection
+from tests.support.kafka import SMALL
 
 USERS = ("admin", "publisher", "worker", "parquet", "notifier", "stranger")
 _ANY = AclBindingFilter(
@@ -90,7 +91,7 @@ def start_secure(directory: Path) -> SecureKafka:
     with exclusive(directory / ".tls.lock"):
         if not (files / "done").exists():
             _issue(files)
-    kafka = LocalKafka(directory, security=_security(files), heap_mb=256)
+    kafka = LocalKafka(directory, security=_security(files), jvm=SMALL)
     kafka.start()
     return SecureKafka(kafka, files)
 
