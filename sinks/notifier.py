@@ -28,7 +28,6 @@ class NotifierPolicy:
 
     history_events: int = 50_000
     history_bytes: int = 64 << 20
-    history_window_s: float = 60.0
     replay_events: int = 1_000
     queue_events: int = 4_000
     queue_bytes: int = 1 << 20

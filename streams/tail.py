@@ -46,7 +46,8 @@ class TailPolicy:
     """Where the tail starts and how much it takes at a time.
 
     `window_s`: how far before now it starts. `window_records`: the same per partition where the broker has nothing that new or knows no
-    timestamps. `run_records`: the most that is in memory decoded. `refresh_s`: how soon new partitions are noticed.
+    timestamps. `run_records`: the most that is in memory decoded. `refresh_s`: how soon new partitions are noticed. `group` is never joined
+    nor committed to, but the client asks for its coordinator (DESCRIBE where there are ACLs).
     """
 
     window_s: float = 60.0
@@ -56,7 +57,7 @@ class TailPolicy:
     refresh_s: float = 10.0
     request_timeout_s: float = 5.0
     pause_s: float = 1.0
-    client_id: str = "sightstream-notifier"
+    group: str = "sightstream.notifier"
 
 
 class Tail:
@@ -113,8 +114,8 @@ class Tail:
     def _settings(self) -> dict[str, Any]:
         return {
             **self._connection.librdkafka(),
-            "client.id": self._policy.client_id,
-            "group.id": self._policy.client_id,  # never joined, never committed to: the client insists on a name
+            "client.id": self._policy.group,
+            "group.id": self._policy.group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",

@@ -9,7 +9,6 @@ import asyncio
 import multiprocessing
 import re
 import time
-from array import array
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -107,7 +106,7 @@ def _clients(port: int, load: Load, pipe: Connection) -> None:
 
 
 async def _listen(port: int, load: Load, pipe: Connection) -> None:
-    latencies = array("d")
+    latencies: list[float] = []
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         sockets = []
@@ -121,13 +120,13 @@ async def _listen(port: int, load: Load, pipe: Connection) -> None:
         while seen < len(latencies) < expected:
             seen = len(latencies)
             await asyncio.sleep(1.0)
-        pipe.send_bytes(latencies.tobytes())
+        pipe.send_bytes(np.array(latencies).tobytes())
         for reader in readers:
             reader.cancel()
         await asyncio.gather(*readers, return_exceptions=True)
 
 
-async def _read(socket: aiohttp.ClientWebSocketResponse, latencies: array[float]) -> None:
+async def _read(socket: aiohttp.ClientWebSocketResponse, latencies: list[float]) -> None:
     async for frame in socket:
         now = time.monotonic_ns()
         latencies.extend([(now - int(sent)) / 1e6 for sent in _SENT.findall(frame.data)])
