@@ -124,9 +124,9 @@ def _boxes(column: pa.ListArray) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def _numbers(column: pa.Array, decimals: int) -> Sequence[float]:
-    """Floats that JSON can hold (no NaN, no infinity), rounded: the log keeps every digit."""
+    """Floats that JSON can hold (0 for what is no number), rounded: the log keeps every digit."""
     values = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    rounded: list[float] = np.round(np.nan_to_num(values), decimals).tolist()
+    rounded: list[float] = np.round(np.nan_to_num(values, posinf=0.0, neginf=0.0), decimals).tolist()
     return rounded
 
 

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -225,6 +225,7 @@ def test_what_is_no_cursor(text: str) -> None:
         Cursor.parse(text)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789abcdef-", min_size=1, max_size=12), st.integers(0, 10**15))
 def test_a_cursor_reads_back(epoch: str, sequence: int) -> None:
     assert Cursor.parse(str(Cursor(epoch, sequence))) == Cursor(epoch, sequence)
@@ -328,7 +329,9 @@ class _Model:
 
 
 TestListeners = Listeners.TestCase
-TestListeners.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestListeners.settings = settings(
+    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def test_every_reason_for_a_loss_is_told_in_words() -> None:
