@@ -22,7 +22,7 @@ from producers.publisher import Publisher
 from schemas.arrow import DETECTION_RESULT
 from schemas.codec import Codec, DecodedRun, PackagedSchemas, RunType
 from schemas.connection import KafkaConnection
-from schemas.records import DetectionResult, Detection
+from schemas.records import Detection, DetectionResult
 from schemas.topics import Topics
 from sinks.parquet import ParquetPolicy, ParquetSink
 from sinks.parquet_verify import verify
