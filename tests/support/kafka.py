@@ -148,3 +148,8 @@ def _at_end(consumer: Consumer, topic: str, partitions: Sequence[int]) -> bool:
     ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
     positions = consumer.position([TopicPartition(topic, p) for p in partitions])
     return all(max(position.offset, 0) >= ends[position.partition] for position in positions)
+
+
+def topic_names(connection: KafkaConnection) -> set[str]:
+    """The topics that are there now."""
+    return set(AdminClient({**connection.librdkafka(), **_QUIET}).list_topics(timeout=30).topics)
