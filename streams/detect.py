@@ -143,16 +143,16 @@ class DetectStep:
 
     async def _load(self, work: Work) -> None:
         uris, sums = work.refs.column("uri").to_pylist(), work.refs.column("sha256").to_pylist()
-        outcomes = await self._images.load([ImageRequest(uri, sha256) for uri, sha256 in zip(uris, sums, strict=True)])
+        outcomes = await self._images.load(list(map(ImageRequest, uris, sums)))
         work.images = outcomes  # type: ignore[assignment]  # failures are taken out next
-        good = np.array([isinstance(outcome, Image) for outcome in outcomes], dtype=bool)
-        if not good.all():
+        good = [isinstance(outcome, Image) for outcome in outcomes]
+        if not all(good):
             work.failures += [
                 Failure(int(work.index[row]), outcome, "fetch")
                 for row, outcome in enumerate(outcomes)
                 if not isinstance(outcome, Image)
             ]
-            _keep(work, good)
+            _keep(work, np.array(good))
 
     def _detect(
         self, images: Sequence[Image], parameters: Sequence[DetectParameters], first: int
@@ -173,10 +173,9 @@ class DetectStep:
     def _publish_results(self, work: Work, report: OnDelivery) -> None:
         batch = results(work, self._detector.model, time.time_ns() // 1000)
         values = self._publisher.codec.encode_run(batch, DetectionResult)
-        keys = [
-            record.key if record.key is not None else _ordering_key(work, row)
-            for row, record in enumerate(work.records[at] for at in work.index)
-        ]
+        keys = [work.records[at].key for at in work.index.tolist()]
+        if None in keys:
+            keys = [_ordering_key(work, row) if key is None else key for row, key in enumerate(keys)]
         self._publisher.send_run(self._publisher.topics.detections, keys, values, report)
 
     def _unconfirmed(self, error: KafkaError) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.ma  # pyarrow loads it at its first array, which would take half a second of the first batch
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -24,7 +25,7 @@ def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatc
     """One row a row of `work.refs`, in order; columns of `schemas.arrow.DETECTION_RESULT`."""
     assert work.boxes is not None
     refs, count = work.refs, work.refs.num_rows
-    where = [_source(work.records[at]) for at in work.index]
+    where = _sources(work)
     columns: dict[str, Any] = {
         name: refs.column(name) for name in ("uri", "tenant", "key", "batch_id", "lane", "submitted_at", "attributes")
     }
@@ -45,12 +46,12 @@ def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatc
     columns |= {
         "id": pa.array(_ids(work, model.digest), pa.string()),
         "image_id": refs.column("id"),
-        "image_width": pa.array([image.width for image in work.images], pa.int32()),
-        "image_height": pa.array([image.height for image in work.images], pa.int32()),
+        "image_width": pa.array([image.pixels.shape[1] for image in work.images], pa.int32()),
+        "image_height": pa.array([image.pixels.shape[0] for image in work.images], pa.int32()),
         "detections": _detections(work.boxes, model.labels),
-        "source_topic": pa.array([topic for topic, _, _ in where], pa.string()),
-        "source_partition": pa.array([partition for _, partition, _ in where], pa.int32()),
-        "source_offset": pa.array([offset for _, _, offset in where], pa.int64()),
+        "source_topic": pa.array(where["source_topic"], pa.string()),
+        "source_partition": pa.array(where["source_partition"], pa.int32()),
+        "source_offset": pa.array(where["source_offset"], pa.int64()),
         "timings": _timings(work),
     }
     return pa.RecordBatch.from_arrays(
@@ -79,6 +80,19 @@ def _id(tail: str, tenant: str, image_id: str) -> str:
 def _canonical(parameters: DetectParameters) -> str:
     values = (parameters.confidence, parameters.iou, parameters.max_detections, parameters.classes)
     return json.dumps(values, separators=(",", ":"))
+
+
+def _sources(work: Work) -> dict[str, Sequence[Any]]:
+    """Columns of where each row's record was first published."""
+    records = [work.records[at] for at in work.index.tolist()]
+    if not any(record.headers for record in records):
+        return {
+            "source_topic": [record.topic for record in records],
+            "source_partition": [record.partition for record in records],
+            "source_offset": [record.offset for record in records],
+        }
+    topics, partitions, offsets = zip(*map(_source, records), strict=True)
+    return {"source_topic": topics, "source_partition": partitions, "source_offset": offsets}
 
 
 def _source(record: Any) -> tuple[str, int, int]:

@@ -189,7 +189,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class FetchedRecord(NamedTuple):
-    """What aiokafka's own `ConsumerRecord` says, in a quarter of its time: that is a frozen dataclass, and making it the dearest step of all."""
+    """What aiokafka's own `ConsumerRecord` says. Making that one, a frozen dataclass, was the dearest step of a record's way."""
 
     topic: str
     partition: int
