@@ -1,5 +1,6 @@
 """Creates the catalogue of topics on a cluster, and says where a cluster differs from it."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from schemas.errors import ConfigurationError
 from schemas.topics import Topic
 
 _REQUEST_S = 30.0
+_LOOK_AGAIN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class TopicAdmin:
         self._admin = AdminClient(connection.librdkafka())
 
     def create(self, catalogue: Sequence[Topic], replication: int) -> tuple[str, ...]:
-        """Create the topics that do not exist, and return their names. Existing ones are left as they are: see `check`."""
+        """Create the topics that do not exist, and return their names once a broker serves the whole catalogue.
+
+        Existing ones are left as they are: see `check`.
+        """
         wanted = [
             NewTopic(
                 topic.name,
@@ -72,6 +77,7 @@ class TopicAdmin:
         for name, future in self._admin.create_topics(wanted, operation_timeout=_REQUEST_S).items():
             if _created(name, future):
                 created.append(name)
+        self._await_leaders({topic.name for topic in catalogue})
         return tuple(created)
 
     def check(self, catalogue: Sequence[Topic], replication: int) -> tuple[Difference, ...]:
@@ -106,6 +112,30 @@ class TopicAdmin:
             for at, offset in sorted(offsets.items())
         )
 
+    def _await_leaders(self, names: set[str]) -> None:
+        """Return when every partition has a leader: a topic is created before clients can use it."""
+        deadline = time.monotonic() + _REQUEST_S
+        while missing := names - self._led():
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"created, but not served after {_REQUEST_S:g} s: {', '.join(sorted(missing))}"
+                )
+            self._admin.poll(_LOOK_AGAIN_S)
+
+    def _led(self) -> set[str]:
+        return {
+            name
+            for name, topic in self._metadata().items()
+            if topic.partitions and all(partition.leader >= 0 for partition in topic.partitions.values())
+        }
+
+    def _metadata(self) -> Mapping[str, Any]:
+        try:
+            topics: Mapping[str, Any] = self._admin.list_topics(timeout=_REQUEST_S).topics
+        except KafkaException as error:
+            raise _refused("the topics", error) from error
+        return topics
+
     def _committed(self, group: str, names: set[str]) -> dict[tuple[str, int], int | None]:
         answer = self._admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group)], request_timeout=_REQUEST_S
@@ -122,13 +152,9 @@ class TopicAdmin:
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         """Topic -> partitions and the fewest replicas that one of them has."""
-        try:
-            topics = self._admin.list_topics(timeout=_REQUEST_S).topics
-        except KafkaException as error:
-            raise _refused("the topics", error) from error
         return {
             name: (len(topic.partitions), min(len(partition.replicas) for partition in topic.partitions.values()))
-            for name, topic in topics.items()
+            for name, topic in self._metadata().items()
             if topic.partitions
         }
 

@@ -10,20 +10,20 @@ from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
-from schemas.errors import ConfigurationError, RejectedError
+from schemas.errors import RejectedError
 from schemas.records import DeadLetter, DetectionResult
 from schemas.topics import Topics
+from streams.ends import end_offsets
 
 Marks = Mapping[str, Mapping[str, int]]
 """Where to begin: topic -> partition (as text, since JSON knows no other names) -> offset."""
 
 _AT_ONCE = 2_000
 _POLL_S = 0.2
-_REQUEST_S = 10.0
 
 
 @dataclass(slots=True)
@@ -78,8 +78,13 @@ class Outcomes:
 
         Raises `ConfigurationError` where there is no such topic.
         """
-        ends = {topic: self._ends(topic) for topic in (self._topics.detections, self._topics.dead_letters)}
-        return {topic: dict.fromkeys(places, 0) for topic, places in ends.items()} if from_start else ends
+        ends = {
+            name: end_offsets(self._consumer, name) for name in (self._topics.detections, self._topics.dead_letters)
+        }
+        return {
+            topic: {str(partition): 0 if from_start else end for partition, end in places.items()}
+            for topic, places in ends.items()
+        }
 
     def wait(
         self,
@@ -136,15 +141,3 @@ class Outcomes:
         if letter.image_id in waiting:
             waiting.discard(letter.image_id)
             self.tally.failures[letter.image_id] = letter.code
-
-    def _ends(self, topic: str) -> dict[str, int]:
-        try:
-            found = self._consumer.list_topics(topic, timeout=_REQUEST_S).topics[topic]
-            if found.error is not None:
-                raise ConfigurationError(f"there is no topic {topic}: run `sightstream topics create`")
-            ends = {
-                p: self._consumer.get_watermark_offsets(TopicPartition(topic, p), _REQUEST_S) for p in found.partitions
-            }
-        except KafkaException as error:
-            raise ConfigurationError(f"cannot read {topic}: {error.args[0].str()}") from error
-        return {str(partition): high for partition, (_, high) in ends.items()}

@@ -5,6 +5,7 @@ That a letter was redriven is written beside it: a record without a value, with 
 confirmed record: killed in between, the next redrive sends the record once more, under the same image id.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from producers.publisher import Publisher
 from schemas import failpoints
@@ -21,12 +22,13 @@ from schemas.connection import KafkaConnection
 from schemas.errors import ConfigurationError, DeliveryError, RejectedError
 from schemas.records import DeadLetter, Lane
 from schemas.topics import Topics
+from streams.ends import end_offsets
 from streams.retry_headers import Headers, without_retry
 
 REDRIVE_OF = "redrive.of"
 _REDRIVEN = "redriven"
 _AT_ONCE = 500
-_REQUEST_S = 10.0
+_POLL_S = 0.1  # how long the client waits for a full batch, even when it has some of it
 _STALL_S = 30.0
 
 
@@ -105,7 +107,7 @@ class DeadLetters:
         Reads twice, first for the markers. A record that is no letter goes to `unreadable`.
         """
         with _consumer(self._connection) as consumer:
-            ends = _ends(consumer, self._topics.dead_letters)
+            ends = end_offsets(consumer, self._topics.dead_letters)
         redriven = {_marked(message) for message in self._read(ends)} - {None}
         return islice(self._entries(wanted, ends, redriven, unreadable), wanted.limit)
 
@@ -183,9 +185,11 @@ class DeadLetters:
         topic, left = self._topics.dead_letters, {partition for partition, end in ends.items() if end}
         with _consumer(self._connection) as consumer:
             consumer.assign([TopicPartition(topic, partition, 0) for partition in left])
+            last = time.monotonic()
             while left:
-                messages = consumer.consume(_AT_ONCE, timeout=_STALL_S)
-                if not messages:
+                messages = consumer.consume(_AT_ONCE, timeout=_POLL_S)
+                last = time.monotonic() if messages else last
+                if time.monotonic() - last > _STALL_S:
                     raise ConfigurationError(f"{topic}: its end was not reached, nothing came for {_STALL_S:g} s")
                 for message in messages:
                     partition, error = message.partition(), message.error()
@@ -200,18 +204,6 @@ def _is_last(message: Message, end: int) -> bool:
     if message.error() is None:
         return bool(message.offset() >= end - 1)
     return bool(message.error().code() == KafkaError._PARTITION_EOF)  # noqa: SLF001 - a public name
-
-
-def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
-    """Where each partition ends now. Raises `ConfigurationError` if there is no such topic."""
-    try:
-        found = consumer.list_topics(topic, timeout=_REQUEST_S).topics[topic]
-        if found.error is not None:
-            raise ConfigurationError(f"there is no topic {topic}: run `sightstream topics create`")
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), _REQUEST_S) for p in found.partitions}
-    except KafkaException as error:
-        raise ConfigurationError(f"cannot read {topic}: {error.args[0].str()}") from error
-    return {partition: high for partition, (_, high) in ends.items()}
 
 
 @contextmanager
