@@ -93,11 +93,11 @@ class Writer:
             topic = self._topics.dead_letters if letter else self._topics.detections
             key = record.key if isinstance(record, DeadLetter) else (record.key or record.image_id).encode()
             self._send(topic, key, self._codec.encode(record))
-        await asyncio.to_thread(self._publisher.flush, 30)
+        await asyncio.to_thread(self._publisher.flush, 120)
 
     async def put_bytes(self, value: bytes | None) -> None:
         self._send(self._topics.detections, b"k", value)
-        await asyncio.to_thread(self._publisher.flush, 30)
+        await asyncio.to_thread(self._publisher.flush, 120)
 
     def _send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         self._publisher.send(topic, key=key, value=value, on_delivery=lambda error, receipt: None)
