@@ -1,13 +1,13 @@
 """Runs the parts of one process side by side, and ends them in order: on a signal, when one of them breaks, or when one is done."""
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -79,37 +79,50 @@ async def first_of(work: "asyncio.Future[Any]", stop: asyncio.Event) -> None:
 
 async def _guarded(main: Run, grace_s: float) -> None:
     stop = asyncio.Event()
-    deadline = asyncio.ensure_future(_start_deadline(stop, grace_s))
+    deadline = _Deadline(grace_s)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, stop, number)
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        # Python's own handler rather than the loop's: it is heard even while the loop hangs.
+        if deadline.begun and number == signal.SIGINT:
+            _exit("interrupted twice")
+        deadline.begin()
+        loop.call_soon_threadsafe(_stop, stop, number)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        await main(stop)
+        work = asyncio.ensure_future(main(stop))
+        await first_of(work, stop)
+        deadline.begin()
+        await work
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
         deadline.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await deadline
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _stop(stop: asyncio.Event, number: int) -> None:
-    if stop.is_set() and number == signal.SIGINT:
-        _exit("interrupted twice")
     log.info("%s: finishing what has begun", signal.Signals(number).name)
     stop.set()
 
 
-async def _start_deadline(stop: asyncio.Event, grace_s: float) -> None:
-    """A thread, since the loop itself may be what hangs."""
-    await stop.wait()
-    timer = threading.Timer(grace_s, _exit, [f"still not finished after {grace_s:g} s"])
-    timer.daemon = True
-    timer.start()
-    try:
-        await asyncio.Event().wait()
-    finally:
-        timer.cancel()
+class _Deadline:
+    """Ends the process hard when its time is up: a thread, since the loop itself may be what hangs."""
+
+    def __init__(self, grace_s: float) -> None:
+        self._timer = threading.Timer(grace_s, _exit, [f"still not finished after {grace_s:g} s"])
+        self._timer.daemon = True
+        self.begun = False
+
+    def begin(self) -> None:
+        """Let the time run; more than once changes nothing."""
+        if not self.begun:
+            self.begun = True
+            self._timer.start()
+
+    def cancel(self) -> None:
+        """All is finished."""
+        self._timer.cancel()
 
 
 def _exit(why: str) -> None:

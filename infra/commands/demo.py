@@ -73,7 +73,7 @@ def _prepared(settings: Settings, folder: Path) -> Settings:
     quiet = {"log.level": "error", "log.format": "console"}
     # Of its own in each run: an embedded broker begins at offset 0, which a lake of another run has already.
     wanted = {"images.roots": [str(folder)], "parquet.directory": lake, "parquet.max_age_s": 0.5, "kafka.prefix": ""}
-    quick = {"worker.fetch_wait_ms": 20}
+    quick = {"worker.fetch_wait_ms": 20, "batching.max_batch": 32}
     return settings.defaulting(quiet | quick).overriding(wanted, "demo").checked_fully()
 
 

@@ -33,9 +33,9 @@ def command(settings: Settings, model: Path | None, device: str | None, port: in
     wanted = {"model.path": model, "model.device": device, "http.port": port}
     settings = settings.overriding(wanted).checked_fully()
     logs.set_up(settings.log)
-    check_connection(settings.connection)
     detector = open_detector(settings)
     try:
+        check_connection(settings.connection)
         with open_publisher(settings) as publisher:
             run_process(partial(run_worker, settings, publisher, detector), settings.general.grace_s)
     finally:
