@@ -22,13 +22,13 @@ from tests.support.data import ROOT
 from tests.support.results import BROKEN, CODEC, result
 
 
-def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 30.0) -> None:
+def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 30.0, pause_s: float = 0.02) -> None:
     """Wait until a condition holds; fails when the time is over."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        pause.wait(0.02)
+        pause.wait(pause_s)
 
 
 def put(publisher: Publisher, values: Sequence[bytes | None], keys: int = 16) -> None:

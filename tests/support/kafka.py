@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> None:
 def read_topic(
     connection: KafkaConnection, topic: str, at_least: int = 0, timeout_s: float = 30.0, group: str | None = None
 ) -> list[Message]:
-    """Every record of a topic, in order per partition: waits for `at_least` records, then reads to the end seen by then.
+    """Every record of a topic, in order per partition: to the end as it is now, and further until there are `at_least`.
 
     Aborted records are left out. No group is joined; `group` names the one whose coordinator is asked for. Raises AssertionError
     when `timeout_s` is over first.
@@ -122,6 +122,7 @@ def read_topic(
         "group.id": group or uuid.uuid4().hex,
         "enable.auto.commit": False,
         "isolation.level": "read_committed",
+        "enable.partition.eof": True,
         **_QUIET,
     }
     consumer = Consumer({**connection.librdkafka(), **settings, "auto.offset.reset": "earliest"})
@@ -135,18 +136,27 @@ def read_topic(
 
 def _drain(consumer: Consumer, topic: str, partitions: Sequence[int], at_least: int, deadline: float) -> list[Message]:
     messages: list[Message] = []
-    while len(messages) < at_least or not _at_end(consumer, topic, partitions):
+    ends = _ends(consumer, topic, partitions)
+    ended: set[int] = set()  # a partition may end in records that are never shown: aborted ones, transaction markers
+    while len(messages) < at_least or not (ended >= ends.keys() or _reached(consumer, topic, ends)):
         assert time.monotonic() < deadline, f"{topic}: {len(messages)} records, expected at least {at_least}"
         for message in consumer.consume(1000, timeout=0.2):
-            if message.error():
-                raise KafkaException(message.error())
-            messages.append(message)
+            error = message.error()
+            if error is None:
+                messages.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ended.add(message.partition())
+            else:
+                raise KafkaException(error)
     return messages
 
 
-def _at_end(consumer: Consumer, topic: str, partitions: Sequence[int]) -> bool:
-    ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
-    positions = consumer.position([TopicPartition(topic, p) for p in partitions])
+def _ends(consumer: Consumer, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+    return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+
+
+def _reached(consumer: Consumer, topic: str, ends: Mapping[int, int]) -> bool:
+    positions = consumer.position([TopicPartition(topic, p) for p in ends])
     return all(max(position.offset, 0) >= ends[position.partition] for position in positions)
 
 

@@ -1,0 +1,150 @@
+"""Workers that join and leave under load, brokers that die, producers that abort: nothing lost, and no copy where nobody was killed."""
+
+import signal
+import uuid
+from pathlib import Path
+
+import pytest
+from confluent_kafka import ConsumerGroupState, KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from infra.broker.local import LocalKafka
+from producers.publisher import Publisher
+from schemas.connection import KafkaConnection
+from schemas.topics import Topics
+from tests.e2e.conftest import MakeWorker
+from tests.support.deliveries import eventually
+from tests.support.kafka import create_topics
+from tests.support.pipeline import (
+    CODEC,
+    Outcomes,
+    await_more,
+    await_outcomes,
+    outcome_counter,
+    publish,
+    references,
+    worker_process,
+)
+
+pytestmark = [pytest.mark.kafka, pytest.mark.kill]
+
+# Small batches, so that there is work in flight at every moment.
+SETTINGS = {"BATCHING_MAX_BATCH": "4", "BATCHING_MAX_WAITING": "200"}
+
+
+def await_members(connection: KafkaConnection, group: str, count: int) -> None:
+    """Wait until the group is at rest with so many members."""
+    admin = AdminClient({**connection.librdkafka(), "log_level": 0})
+
+    def settled() -> bool:
+        try:
+            described = admin.describe_consumer_groups([group])[group].result(30)
+        except KafkaException:  # the coordinator is being found
+            return False
+        return described.state is ConsumerGroupState.STABLE and len(described.members) == count
+
+    eventually(settled, f"a stable group of {count}", 60, pause_s=0.1)
+
+
+def test_a_second_worker_joins_and_leaves_twice_without_a_copy(
+    connection: KafkaConnection,
+    topics: Topics,
+    publisher: Publisher,
+    photos: list[Path],
+    make_worker: MakeWorker,
+    group: str,
+) -> None:
+    refs = references(photos, 4000)
+    publish(publisher, refs)
+    first, second = make_worker(**SETTINGS), make_worker(**SETTINGS)
+    first.start()
+    for _ in range(2):
+        await_members(connection, group, 1)
+        second.start()
+        await_members(connection, group, 2)
+        with outcome_counter(connection, topics) as count:
+            await_more(connection, topics, count() + 20)
+        assert second.end(signal.SIGTERM) == 0
+    await_outcomes(connection, topics, refs)
+    assert first.end(signal.SIGTERM) == 0
+    outcomes = Outcomes.read(connection, topics)
+    outcomes.check(refs)
+    assert outcomes.duplicates() == {}
+
+
+def test_references_of_an_aborted_transaction_are_never_processed(
+    connection: KafkaConnection, topics: Topics, photos: list[Path], make_worker: MakeWorker
+) -> None:
+    committed, aborted = references(photos, 300), references(photos, 300)
+    producer = Producer({**connection.librdkafka(), "transactional.id": uuid.uuid4().hex, "log_level": 0})
+    producer.init_transactions(30)
+    for start in range(0, 300, 50):
+        for refs, end in ((aborted, producer.abort_transaction), (committed, producer.commit_transaction)):
+            producer.begin_transaction()
+            for ref in refs[start : start + 50]:
+                producer.produce(topics.online, CODEC.encode(ref), ref.ordering_key.encode())
+            producer.flush(30)
+            end(30)
+    worker = make_worker()
+    worker.start()
+    await_outcomes(connection, topics, committed)
+    assert worker.end(signal.SIGTERM) == 0
+    outcomes = Outcomes.read(connection, topics)
+    outcomes.check(committed)
+    assert outcomes.duplicates() == {}
+
+
+def on_cluster(kafka: LocalKafka) -> tuple[KafkaConnection, Topics]:
+    """A cluster of the test's own, and topics on it."""
+    connection, topics = KafkaConnection(bootstrap=kafka.bootstrap), Topics(f"t{uuid.uuid4().hex[:10]}.")
+    create_topics(connection, topics)
+    return connection, topics
+
+
+def test_the_broker_dies_and_comes_back_under_load(
+    private_kafka: LocalKafka, photos: list[Path], tmp_path: Path
+) -> None:
+    connection, topics = on_cluster(private_kafka)
+    refs = references(photos, 3000)
+    settings = SETTINGS | {"IMAGES_ROOTS": str(tmp_path / "photos")}
+    with (
+        Publisher(connection, CODEC, topics) as publisher,
+        worker_process(connection, topics, "group", tmp_path / "worker.log", settings) as worker,
+    ):
+        publish(publisher, refs[:1500])
+        worker.start()
+        await_more(connection, topics, 100)
+        private_kafka.kill(1)
+        late = [publisher.publish(ref) for ref in refs[1500:]]  # what is published meanwhile waits in the client
+        private_kafka.restart(1)
+        for receipt in late:
+            receipt.result(120)
+        await_outcomes(connection, topics, refs, timeout_s=150)
+        assert worker.end(signal.SIGTERM) == 0
+    outcomes = Outcomes.read(connection, topics)
+    outcomes.check(refs)
+    assert outcomes.duplicates() == {}
+
+
+def test_each_of_three_brokers_dies_and_comes_back_under_load(
+    three_brokers: LocalKafka, photos: list[Path], tmp_path: Path
+) -> None:
+    connection, topics = on_cluster(three_brokers)
+    refs = references(photos, 4000)
+    settings = SETTINGS | {"IMAGES_ROOTS": str(tmp_path / "photos")}
+    with (
+        Publisher(connection, CODEC, topics) as publisher,
+        worker_process(connection, topics, "group", tmp_path / "worker.log", settings) as worker,
+    ):
+        publish(publisher, refs)
+        worker.start()
+        for node in (1, 2, 3):
+            await_more(connection, topics, 500 * node)
+            three_brokers.kill(node)
+            await_more(connection, topics, 500 * node + 200)  # the other two carry on
+            three_brokers.restart(node)
+        await_outcomes(connection, topics, refs, timeout_s=150)
+        assert worker.end(signal.SIGTERM) == 0
+    outcomes = Outcomes.read(connection, topics)
+    outcomes.check(refs)
+    assert outcomes.duplicates() == {}
