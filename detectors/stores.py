@@ -77,7 +77,8 @@ def _open_store(bucket: str, options: Mapping[str, str], policy: ImagePolicy) ->
             bucket,
             config=dict(options),
             client_options={
-                "timeout": timedelta(seconds=timeouts.total_s),
+                # Ours comes first and says what it is; this one only ends what we have left.
+                "timeout": timedelta(seconds=2 * timeouts.total_s),
                 "connect_timeout": timedelta(seconds=timeouts.connect_s),
                 "allow_http": options.get("endpoint", "").startswith("http://"),
             },

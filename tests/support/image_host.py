@@ -16,7 +16,8 @@ from detectors.policy import FetchTimeouts
 from tests.support.images import encode, photograph
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
-QUICK = FetchTimeouts(total_s=3.0, connect_s=1.0, read_s=0.4, grace_s=0.3)
+# Soon enough for a test, and late enough for a busy machine to serve a good photograph.
+QUICK = FetchTimeouts(total_s=4.0, connect_s=3.0, read_s=1.0, grace_s=0.5, min_bytes_per_s=1024)
 PRIVATE = "http://10.255.255.1/photo.jpg"
 
 
