@@ -26,9 +26,7 @@ def test_killed_at(
 ) -> None:
     put(publisher, mixed(128))
     messages = read_topic(connection, topics.detections)
-    ends = {partition: 0 for partition in range(4)} | {
-        message.partition(): message.offset() + 1 for message in messages
-    }
+    ends = dict.fromkeys(range(4), 0) | {message.partition(): message.offset() + 1 for message in messages}
     # The second time: one file is through, so the chain has a past to be continued.
     with sink_process(connection, topics, tmp_path, SLOT | {"FAILPOINT": f"{point}:2"}) as victim:
         assert victim.wait(60) == -signal.SIGKILL
