@@ -1,0 +1,56 @@
+"""All benchmarks in one run, side by side: `python -m tests.benchmarks [NAME...]`.
+
+Prints tables, writes the figures to `var/bench.json` and into `docs/benchmarks.md`, and pictures beside that. Figures of a busy machine say
+little: the ratios within one run say more.
+"""
+
+import argparse
+import tempfile
+import time
+from importlib import import_module
+from pathlib import Path
+
+from tests.benchmarks.races import benchmark_kafka
+from tests.benchmarks.report import Section, keep, publish
+from tests.benchmarks.stage import Stage, machine
+from tests.support.data import ROOT
+
+BENCHMARKS = {"pipeline": "pipeline", "images": "images", "latency": "latency", "parquet": "lake", "memory": "memory"}
+
+
+def main() -> None:
+    """Run what was asked for, and report."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all of them by default")
+    parser.add_argument("--no-docs", action="store_true", help="leave docs/ as it is")
+    options = parser.parse_args()
+    if unknown := [name for name in options.names if name not in BENCHMARKS]:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    where, docs = machine(), ROOT / "docs"
+    with tempfile.TemporaryDirectory(prefix="sightstream-bench-") as folder:
+        scratch = Path(folder)
+        pictures = scratch / "pictures" if options.no_docs else docs / "pictures"
+        sections = _run(options.names or list(BENCHMARKS), scratch, pictures)
+    for name, value in where.items():
+        print(f"{name}: {value}")
+    for section in sections:
+        print(f"\n{section.text()}")
+    keep(sections, where, ROOT / "var" / "bench.json")
+    if not options.no_docs:
+        publish(sections, where, docs / "benchmarks.md")
+
+
+def _run(names: list[str], scratch: Path, pictures: Path) -> list[Section]:
+    sections = []
+    with benchmark_kafka(scratch / "kafka") as connection:
+        stage = Stage(connection, scratch, pictures)
+        for name in names:
+            print(f"{name} ...", flush=True)
+            began = time.monotonic()
+            sections.append(import_module(f"tests.benchmarks.{BENCHMARKS[name]}").run(stage))
+            stage.say(f"took {time.monotonic() - began:.0f} s")
+    return sections
+
+
+if __name__ == "__main__":
+    main()

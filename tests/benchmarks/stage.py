@@ -1,0 +1,42 @@
+"""What a benchmark is given to work with, and a description of the machine it runs on."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from schemas.connection import KafkaConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running Kafka, a folder for scratch files, and where pictures go."""
+
+    connection: KafkaConnection
+    scratch: Path
+    pictures: Path
+
+    def say(self, line: str) -> None:
+        """Tell whoever watches how far it is."""
+        print(f"  {line}", flush=True)
+
+
+def machine() -> dict[str, str]:
+    """Enough to know what the figures were taken on, and how busy it was."""
+    return {
+        "processor": f"{_processor()}, {os.cpu_count()} logical cores",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "load before the run": " / ".join(f"{load:.1f}" for load in os.getloadavg()) + " (1, 5, 15 minutes)",
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
