@@ -17,6 +17,7 @@ import cattrs
 import fastavro
 import numpy as np
 import pyarrow as pa
+from fastavro.validation import validate
 from numpy.typing import NDArray
 
 from schemas import arrow, avro_files, columnar
@@ -90,26 +91,31 @@ class Codec:
 
     def decode(self, value: bytes | None, record: type[Record]) -> Record:
         """One record from its framed value. Raises RejectedError where it cannot be read, BusyError where the registry does not answer."""
-        fields = self._read(value, record.__name__)
+        name = record.__name__
+        fields = self._read(value, name)
+        if not validate(fields, self._schema(avro_files.text(avro_files.current(name))), raise_errors=False):
+            raise RejectedError(Reason.AVRO_UNREADABLE, f"not a {name}: a number beyond its type")
         try:
             return self._converter.structure(fields, record)
         except cattrs.BaseValidationError as error:
-            raise RejectedError(Reason.AVRO_UNREADABLE, f"not a {record.__name__}: {error}") from error
+            raise _unreadable(name, error) from error
 
     def decode_run(self, values: Sequence[bytes | None], record: RunType) -> DecodedRun:
         """A run as one Arrow batch; an unreadable value costs no neighbour. Raises BusyError where the registry does not answer."""
         name = record.__name__
         frame = self.frame(name)
-        if all(value is not None and value.startswith(frame) for value in values):
-            batch = columnar.decode(
-                [value[5:] for value in values if value is not None], avro_files.text(avro_files.current(name))
-            )
+        payloads = [value[5:] for value in values if value is not None and value.startswith(frame)]
+        if len(payloads) == len(values):
+            batch = columnar.decode(payloads, avro_files.text(avro_files.current(name)))
             if batch is not None:
                 return DecodedRun(batch, np.arange(len(values), dtype=np.int32))
         return self._decode_groups(values, name)
 
     def encode_run(self, batch: pa.RecordBatch, record: RunType) -> list[bytes]:
-        """The framed values of a batch whose columns are those of the record, in order."""
+        """The framed values of a batch whose columns are those of the record, in order.
+
+        Raises ValueError or TypeError where a row does not hold what the schema says.
+        """
         name = record.__name__
         encoded = columnar.encode(batch, avro_files.text(avro_files.current(name)), self.frame(name))
         if encoded is not None:
@@ -145,7 +151,7 @@ class Codec:
         return columnar.decode_as(
             [value[5:] for value in values if value is not None],
             writer,
-            avro_files.parsed(avro_files.current(name)),
+            avro_files.text(avro_files.current(name)),
             _ARROW[name],
         )
 
@@ -160,7 +166,7 @@ class Codec:
             except RejectedError as error:
                 bad.append((at, error))
             except pa.ArrowException as error:
-                bad.append((at, RejectedError(Reason.AVRO_UNREADABLE, f"not a {name}: {error}")))
+                bad.append((at, _unreadable(name, error)))
             else:
                 rows.append(row)
                 good.append(at)
@@ -179,7 +185,7 @@ class Codec:
                 body, self._schema(writer), None if writer == reader else self._schema(reader)
             )
         except Exception as error:  # fastavro raises whatever the broken bytes lead it into
-            raise RejectedError(Reason.AVRO_UNREADABLE, f"not a {name}: {type(error).__name__}: {error}") from error
+            raise _unreadable(name, error) from error
         if body.tell() != len(value):
             raise RejectedError(Reason.AVRO_UNREADABLE, f"{len(value) - body.tell()} bytes after the {name}")
         return dict(fields)
@@ -194,6 +200,11 @@ class Codec:
         if text not in self._parsed:
             self._parsed[text] = fastavro.parse_schema(json.loads(text))
         return self._parsed[text]
+
+
+def _unreadable(name: str, error: Exception) -> RejectedError:
+    """A resolution error holds both schemas, which is more than a dead letter wants to say."""
+    return RejectedError(Reason.AVRO_UNREADABLE, f"not a {name}: {type(error).__name__}: {error}"[:300])
 
 
 def _in_order(

@@ -1,0 +1,169 @@
+"""Writes the golden files of the current versions: `python -m tests.schemas.golden_files`. Files that exist are left alone."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from schemas import avro_files
+from schemas.codec import Codec, PackagedSchemas
+from schemas.records import (
+    DeadLetter,
+    Detection,
+    DetectionResult,
+    DetectParameters,
+    Header,
+    ImageRef,
+    Lane,
+    Timings,
+)
+
+FOLDER = Path(__file__).parent / "golden"
+_DAY = datetime(2026, 11, 22, 3, 4, 5, 678901, tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+_FIRST = datetime.min.replace(tzinfo=UTC)
+_TEXT = "naïve 🦊 \x00 日本語 \u202e"
+_BOX = Detection(label="person", class_id=0, score=0.875, x1=1.5, y1=-2.25, x2=639.0, y2=480.0)
+
+# Record -> its class, and its cases: the least, an ordinary one, and one at the edges.
+CASES: dict[str, tuple[type, dict[str, Any]]] = {
+    "ImageRef": (
+        ImageRef,
+        {
+            "least": ImageRef(id="a", uri="file:///a.jpg"),
+            "usual": ImageRef(
+                id="0f8fad5bd9cb469fa16570867728950e",
+                uri="s3://photos/2026/11/22/0001.jpg",
+                tenant="acme",
+                key="camera-7",
+                batch_id="batch-1",
+                model="yolo@3",
+                parameters=DetectParameters(confidence=0.25, iou=0.5, max_detections=100, classes=(0, 2, 7)),
+                sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                submitted_at=_DAY,
+                deadline=_DAY,
+                attributes={"site": "north", "shift": "2"},
+            ),
+            "edge": ImageRef(
+                id="",
+                uri=_TEXT,
+                tenant="",
+                batch_id="",
+                lane=Lane.BULK,
+                parameters=DetectParameters(classes=(), max_detections=-(2**31)),
+                submitted_at=_FIRST,
+                deadline=_LAST,
+                attributes={"": _TEXT, _TEXT: ""},
+            ),
+        },
+    ),
+    "DetectionResult": (
+        DetectionResult,
+        {
+            "least": DetectionResult(id="r", image_id="a", uri="file:///a.jpg"),
+            "usual": DetectionResult(
+                id="6ec0bd7f11c043da975e2a8ad9ebae0b",
+                image_id="0f8fad5bd9cb469fa16570867728950e",
+                uri="s3://photos/2026/11/22/0001.jpg",
+                tenant="acme",
+                key="camera-7",
+                batch_id="batch-1",
+                model_name="yolo",
+                model_version="3",
+                model_digest="sha256:00ff",
+                backend="openvino",
+                precision="f32",
+                device="CPU",
+                batch_size=32,
+                image_width=640,
+                image_height=480,
+                detections=(_BOX, _BOX),
+                source_topic="images.online",
+                source_partition=3,
+                source_offset=123_456_789_012,
+                submitted_at=_DAY,
+                completed_at=_DAY,
+                timings=Timings(wait_ms=1.5, fetch_ms=2.5, decode_ms=3.5, inference_ms=4.5),
+                attributes={"site": "north"},
+            ),
+            "edge": DetectionResult(
+                id=_TEXT,
+                image_id="",
+                uri="",
+                lane=Lane.BULK,
+                batch_size=2**31 - 1,
+                detections=(_BOX,) * 300,
+                source_partition=-(2**31),
+                source_offset=2**63 - 1,
+                submitted_at=_FIRST,
+                completed_at=_LAST,
+                attributes={_TEXT: _TEXT},
+            ),
+        },
+    ),
+    "DeadLetter": (
+        DeadLetter,
+        {
+            "least": DeadLetter(code="avro_unreadable", message="", stage="decode"),
+            "usual": DeadLetter(
+                code="image_corrupt",
+                message="not a JPEG",
+                stage="detect",
+                attempts=4,
+                image_id="0f8fad5bd9cb469fa16570867728950e",
+                tenant="acme",
+                batch_id="batch-1",
+                value=b"\x00\x00\x00\x00\x01abc",
+                key=b"camera-7",
+                headers=(Header(name="traceparent", value=b"00-1-2-01"), Header(name="retry.attempt", value=b"3")),
+                source_topic="images.bulk",
+                source_partition=1,
+                source_offset=42,
+                source_timestamp_ms=1_795_000_000_000,
+                consumer_group="sightstream",
+                service_version="0.1.0",
+                first_failed_at=_DAY,
+                failed_at=_DAY,
+            ),
+            "edge": DeadLetter(
+                code=_TEXT,
+                message=_TEXT * 50,
+                stage="",
+                value=b"",
+                key=bytes(range(256)),
+                headers=(Header(name="", value=None), Header(name=_TEXT, value=b"")),
+                source_offset=-(2**63),
+                first_failed_at=_FIRST,
+                failed_at=_LAST,
+            ),
+        },
+    ),
+}
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record as JSON has it: bytes in hex, times in ISO 8601."""
+    value: dict[str, Any] = json.loads(json.dumps(asdict(record), default=_json))
+    return value
+
+
+def _json(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value.isoformat())
+
+
+def write() -> None:
+    """Write what is missing."""
+    codec = Codec(PackagedSchemas())
+    FOLDER.mkdir(exist_ok=True)
+    for name, (_, cases) in CASES.items():
+        for case, record in cases.items():
+            file = FOLDER / f"{avro_files.current(name)}.{case}.bin"
+            if not file.exists():
+                file.write_bytes(codec.encode(record))
+                text = json.dumps(plain(record), indent=1, ensure_ascii=True)
+                file.with_suffix(".json").write_text(text + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    write()
