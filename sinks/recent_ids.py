@@ -17,6 +17,8 @@ _NUMBER = (1 << _NUMBER_BITS) - 1
 _SMALLEST = 1 << 12
 _REBUILD = 1 << 16  # ids put into a new table at a time
 
+_ODD_NUMBERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93], np.uint64)
+
 # Value of a lower-case hexadecimal digit, 255 for any other byte.
 _VALUE = np.full(256, 255, np.uint8)
 _VALUE[list(b"0123456789abcdef")] = range(16)
@@ -28,6 +30,8 @@ def pack(ids: pa.StringArray) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     Returns uint64 (n, 2), and which of the n ids have that form; rows of the others mean nothing.
     """
     count = len(ids)
+    if not count:
+        return np.empty((0, 2), np.uint64), np.empty(0, np.bool_)
     offsets = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + count + 1]
     text = np.frombuffer(ids.buffers()[2] or b"", np.uint8)[offsets[0] : offsets[-1]]
     regular = np.diff(offsets) == _DIGITS
@@ -161,7 +165,8 @@ def _home(ids: NDArray[np.uint64], mask: int) -> tuple[NDArray[np.int64], NDArra
 
     Ids are digests, but nothing breaks if somebody's are not: it only takes longer.
     """
-    mixed = (ids[:, 0] ^ (ids[:, 1] << np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = ids[:, 0] * _ODD_NUMBERS[0] ^ ids[:, 1] * _ODD_NUMBERS[1]
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * _ODD_NUMBERS[2]  # counters as ids differ in few bits: spread those
     slots = (mixed >> np.uint64(20)) & np.uint64(mask)
     return slots.astype(np.int64), (mixed >> np.uint64(41)).astype(np.int64)
 

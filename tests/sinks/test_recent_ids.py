@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinks.recent_ids import RecentIds, pack
@@ -28,6 +28,7 @@ class Model:
         return new
 
 
+@settings(deadline=None)
 @given(batches=st.lists(st.lists(HEX | ODD, max_size=12), max_size=12))
 def test_nothing_is_new_twice_within_the_window(batches: list[list[str]]) -> None:
     recent, model = RecentIds(1000), Model(1000)
@@ -35,6 +36,7 @@ def test_nothing_is_new_twice_within_the_window(batches: list[list[str]]) -> Non
         assert recent.add(pa.array(batch, pa.string())).tolist() == [not one or model.add(one) for one in batch]
 
 
+@settings(deadline=None)
 @given(ids=st.lists(HEX, max_size=120), window=st.integers(1, 40))
 def test_the_window_holds_exactly_the_last_ids(ids: list[str], window: int) -> None:
     recent, model = RecentIds(window), Model(window)
