@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import click
 
-from schemas.errors import DeliveryError, FatalError, SightstreamError
+from schemas.errors import BusyError, DeliveryError, FatalError, SightstreamError
 
 # name -> (module under infra.commands, one line for --help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "notifier": ("notifier", "Serve results to websocket and SSE subscribers."),
     "broker": ("broker", "Start, stop or look at a local Apache Kafka."),
     "topics": ("topics", "Create or check the topics; show consumer lag."),
+    "schemas": ("schemas", "Register the Avro schemas, or check them against a registry."),
     "dead-letters": ("dead_letters", "List, show or redrive records that failed."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
     "settings": ("settings", "Print every setting with its value."),
@@ -29,7 +30,7 @@ class _Failure(click.ClickException):
 
     def __init__(self, error: SightstreamError) -> None:
         super().__init__(str(error))
-        self.exit_code = 1 if isinstance(error, FatalError | DeliveryError) else 2
+        self.exit_code = 1 if isinstance(error, FatalError | DeliveryError | BusyError) else 2
 
     def show(self, file: IO[Any] | None = None) -> None:
         click.echo(f"sightstream: {self.format_message()}", err=file is None, file=file)

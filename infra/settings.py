@@ -71,9 +71,16 @@ class KafkaSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings:
-    """A Confluent-compatible schema registry; without one the packaged schemas are used."""
+    """A Confluent-compatible schema registry; without one the packaged schemas are used.
+
+    `url` may be a list with commas, tried in turn. `ca_location` is a PEM file or directory; without it the usual authorities are trusted.
+    """
 
     url: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca_location: str | None = None
+    timeout_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,9 +15,9 @@ def open_codec(settings: Settings) -> "Codec":
     from schemas.codec import Codec, PackagedSchemas
 
     if settings.registry.url:
-        from schemas.registry import RegistrySchemas
+        from infra.registry import RegistrySchemas
 
-        return Codec(RegistrySchemas(settings.registry.url, settings.topics))
+        return Codec(RegistrySchemas(settings.registry, settings.topics))
     return Codec(PackagedSchemas())
 
 
