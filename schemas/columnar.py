@@ -52,7 +52,8 @@ def encode(batch: pa.RecordBatch, schema: str, frame: bytes) -> list[bytes] | No
         if not _is_its_own(error):
             raise
         return None
-    if any(_lacks_a_value(batch.column(name), kind) for name, kind in _types(schema).items()):
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    if any(_lacks_a_value(columns[name], kind) for name, kind in _types(schema).items()):
         return None
     framed: list[bytes] = pc.binary_join_element_wise(
         pa.scalar(frame, pa.binary()), values, pa.scalar(b"", pa.binary())
@@ -118,8 +119,8 @@ def _shape(kind: Any) -> Any:
 def _is_sound(column: pa.Array) -> bool:
     """Whether every timestamp is one that `datetime` has, and no map has a key twice: elsewhere the two roads would differ."""
     if pa.types.is_timestamp(column.type):
-        ends = pc.min_max(column.view(pa.int64())).as_py()
-        return ends["min"] is None or (ends["min"] >= _FIRST_US and ends["max"] <= _LAST_US)
+        times = (column.drop_null() if column.null_count else column).view(pa.int64()).to_numpy()
+        return bool(times.min(initial=0) >= _FIRST_US and times.max(initial=0) <= _LAST_US)
     if pa.types.is_map(column.type):
         sizes = np.diff(column.offsets.to_numpy())
         if sizes.max(initial=0) < 2:
@@ -133,8 +134,8 @@ def _is_sound(column: pa.Array) -> bool:
 def _lacks_a_value(column: pa.Array, kind: Any) -> bool:
     """Whether a null stands where the Avro type has none."""
     if isinstance(kind, list):
-        column, kind = column.drop_null(), kind[1]
-    elif column.null_count:
+        return isinstance(kind[1], dict) and _lacks_a_value(column.drop_null(), kind[1])
+    if column.null_count:
         return True
     if not isinstance(kind, dict):
         return False
