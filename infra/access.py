@@ -38,7 +38,7 @@ def grants(role: Role, topics: Topics) -> Grants:
         Role.WORKER: Grants(
             (*lanes, *retries), (topics.detections, topics.dead_letters, *lanes, *retries), groups=AclOperation.READ
         ),
-        Role.PARQUET: Grants((topics.detections,), groups=AclOperation.READ),
+        Role.PARQUET: Grants((topics.detections,), (topics.dead_letters,), groups=AclOperation.READ),
         Role.NOTIFIER: Grants((topics.detections, topics.dead_letters), groups=AclOperation.DESCRIBE),
     }[role]
 

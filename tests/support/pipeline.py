@@ -42,6 +42,7 @@ class WorkerProcess:
         given = {
             "KAFKA_BOOTSTRAP": self.connection.bootstrap,
             "KAFKA_PREFIX": self.topics.prefix,
+            **{f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in self.connection.security.items()},
             "WORKER_GROUP": self.group,
             "MODEL_PATH": "fake",
             "LOG_FORMAT": "json",
