@@ -1,7 +1,5 @@
 """`sightstream sink`: carry results from Kafka to where they are kept."""
 
-import signal
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +9,8 @@ import click
 from infra.settings import Settings
 
 if TYPE_CHECKING:
+    import asyncio
+
     from producers.publisher import Publisher
     from streams.deliver import Delivery
 
@@ -30,19 +30,19 @@ def command() -> None:
 @click.pass_obj
 def parquet(settings: Settings, directory: Path | None, *, http: bool) -> None:
     """Write results to Parquet files, each exactly once. Run as many as the topic has partitions; SIGTERM drains and exits 0."""
-    import asyncio
+    from functools import partial
 
+    from infra import logs
+    from infra.connections import check_connection
+    from infra.runtime import run_process
     from infra.wiring import open_publisher
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    settings = settings.overriding({"parquet.directory": directory})
+    logs.set_up(settings.log)
+    check_connection(settings.connection)
     with open_publisher(settings) as publisher:
-        delivery = open_delivery(settings, publisher, directory)
-        if http:
-            asyncio.run(_run_with_http(settings, delivery, stop))
-        else:
-            delivery.run(stop)
+        run = partial(_run, settings, open_delivery(settings, publisher), http)
+        run_process(run, settings.general.grace_s)
 
 
 def open_delivery(settings: Settings, publisher: "Publisher", directory: Path | None = None) -> "Delivery":
@@ -64,13 +64,17 @@ def open_delivery(settings: Settings, publisher: "Publisher", directory: Path | 
     )
 
 
-async def _run_with_http(settings: Settings, delivery: "Delivery", stop: threading.Event) -> None:
-    import asyncio
-
+async def _run(settings: Settings, delivery: "Delivery", http: bool, stop: "asyncio.Event") -> None:
+    from infra.runtime import run_together, threaded
     from infra.server import build, serving
-    from infra.telemetry import Health
+    from infra.telemetry import Health, describe_build
 
+    describe_build(settings.general.git_sha)
     health = Health()
     health.must_be_ready(STAGE, delivery.complaint)
+    parts = {STAGE: threaded(delivery.run, STAGE)}
+    if not http:
+        await run_together(parts, stop)
+        return
     async with serving(build(health), settings.http):
-        await asyncio.to_thread(delivery.run, stop)
+        await run_together(parts, stop, health.stopping)
