@@ -97,7 +97,9 @@ class Batcher:
         self._broken = False
         self._arrivals = Arrivals()
         self._arrived = asyncio.Event()
-        self._slots = asyncio.Semaphore(concurrency + policy.lookahead)
+        begun = concurrency + policy.lookahead
+        self._slots = asyncio.Semaphore(begun)
+        self._unpublished = asyncio.Semaphore(2 * begun)  # while Kafka is slower than the detector, the detector waits
         self._devices = ThreadPoolExecutor(concurrency, "device")
         self._publishing = ThreadPoolExecutor(1, "publishing")
         self._batches: set[asyncio.Task[None]] = set()
@@ -116,6 +118,7 @@ class Batcher:
         """Make batches until cancelled."""
         last: asyncio.Task[None] | None = None
         while True:
+            await self._unpublished.acquire()
             await self._slots.acquire()
             await self._wait_for_records()
             parts = self.lanes.gather(self._max_batch)
@@ -163,3 +166,5 @@ class Batcher:
             if not self._broken:
                 self._broken = True
                 self._crashed(error)
+        finally:
+            self._unpublished.release()

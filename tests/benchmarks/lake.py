@@ -20,7 +20,7 @@ def run(stage: Stage) -> Section:
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     for number in range(ROUNDS):
         for side in SIDES:
-            rates[side].append(measure(stage.connection, topics, side, ROWS, stage.scratch))
+            rates[side].append(measure(stage.connection, topics, side, ROWS, stage.scratch)[0])
         stage.say(f"round {number + 1}: " + ", ".join(f"{side} {rates[side][-1]:,.0f} rows/s" for side in SIDES))
     medians = {side: statistics.median(ones) for side, ones in rates.items()}
     return Section(

@@ -116,8 +116,8 @@ async def _measure(rate: int, timer_ms: int | None) -> Latencies:
     working = asyncio.create_task(batcher.run())
     due = np.cumsum(np.random.default_rng(SEED).exponential(1 / rate, int(rate * SECONDS))) + time.monotonic()
     await _arrive(batcher, due)
-    while batcher.lanes:  # what was gathered, `close` waits for
-        await asyncio.sleep(0.01)  # noqa: ASYNC110 - the batcher has no event for it
+    while batcher.lanes:  # noqa: ASYNC110 - it has no event for that; what was gathered, `close` waits for
+        await asyncio.sleep(0.01)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     await batcher.close()

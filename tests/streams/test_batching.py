@@ -23,6 +23,7 @@ class ScriptedStep:
 
     def __init__(self) -> None:
         self.gates: dict[int, threading.Event] = {}
+        self.publishing: dict[int, threading.Event] = {}
         self.prepared: list[list[Any]] = []
         self.published: list[list[Any]] = []
         self.changed = asyncio.Event()
@@ -45,6 +46,8 @@ class ScriptedStep:
         return work
 
     def publish(self, work: Work) -> None:
+        if gate := self.publishing.get(work.records[0]):
+            assert gate.wait(10)
         self.published.append(list(work.records))
         self.loop.call_soon_threadsafe(self.changed.set)
 
@@ -64,7 +67,7 @@ async def running(
     task = asyncio.create_task(batcher.run())
     yield batcher, crashes
     task.cancel()
-    for gate in step.gates.values():
+    for gate in [*step.gates.values(), *step.publishing.values()]:
         gate.set()
     await batcher.close()
 
@@ -96,6 +99,20 @@ async def test_the_next_batch_is_prepared_while_one_is_on_the_detector() -> None
         assert batcher.lanes.waiting[Lane.ONLINE] == 2, "only one batch of lookahead may be gathered"
         step.gates[0].set()
         await step.until(lambda: len(step.published) == 3)
+
+
+async def test_a_detector_that_is_faster_than_kafka_waits_instead_of_piling_up_results() -> None:
+    step = ScriptedStep()
+    step.publishing[0] = threading.Event()
+    async with running(step, most=1) as (batcher, _):
+        batcher.put(Lane.ONLINE, run_of(*range(50)))
+        await step.until(lambda: len(step.prepared) == 4)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(step.prepared) == 4, "begun and unpublished batches are bounded"
+        step.publishing[0].set()
+        await step.until(lambda: len(step.published) == 50)
+    assert step.published == [[record] for record in range(50)]
 
 
 async def test_batches_are_published_in_order_of_gathering_when_a_later_one_is_faster() -> None:
