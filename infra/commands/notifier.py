@@ -68,4 +68,4 @@ async def _run(settings: Settings, stop: "asyncio.Event") -> None:
     health = Health()
     part, routes = open_notifier(settings, health)
     async with serving(build(health, routes), settings.http):
-        await run_together({"notifier": part}, stop)
+        await run_together({"notifier": part}, stop, health.stopping)
