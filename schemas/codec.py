@@ -24,6 +24,9 @@ from schemas import arrow, avro_files, columnar
 from schemas.errors import Reason, RejectedError
 from schemas.records import DeadLetter, DetectionResult, ImageRef
 
+# A stretch with a bad record in it is halved down to this many, so that it costs a few records and not the run.
+_RECORD_BY_RECORD = 8
+
 FRAME = struct.Struct(">bI")
 
 Record = TypeVar("Record", ImageRef, DetectionResult, DeadLetter)
@@ -124,18 +127,24 @@ class Codec:
         return [self._write(name, schema, row) for row in batch.to_pylist(maps_as_pydicts="strict")]
 
     def _decode_groups(self, values: Sequence[bytes | None], name: str) -> DecodedRun:
-        """The slow road: by writer's schema columnar where that goes, else record by record."""
-        groups: dict[bytes, list[int]] = defaultdict(list)
+        """The slow road: by writer's schema, columnar where that goes; a group that does not is halved until it is small."""
+        stretches: dict[bytes, list[int]] = defaultdict(list)
         for at, value in enumerate(values):
-            groups[(value or b"")[:5]].append(at)
+            stretches[(value or b"")[:5]].append(at)
         batches, index, rejected = [], [], []
-        for frame, places in groups.items():
+        left = list(stretches.items())
+        while left:
+            frame, places = left.pop()
             group = [values[at] for at in places]
             batch = self._decode_foreign(frame, group, name)
+            if batch is None and len(places) > _RECORD_BY_RECORD:
+                half = len(places) // 2
+                left += [(frame, places[:half]), (frame, places[half:])]
+                continue
             if batch is None:
                 batch, good, bad = self._decode_each(group, name)
                 rejected += [(places[at], error) for at, error in bad]
-                places = [places[at] for at in good]  # noqa: PLW2901 - the places of the rows that are left
+                places = [places[at] for at in good]
             batches.append(batch)
             index += places
         return _in_order(batches, np.array(index, np.int32), rejected, _ARROW[name])

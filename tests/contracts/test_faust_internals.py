@@ -1,6 +1,5 @@
 """The private names of Faust, mode and aiokafka that `streams.runs` builds on: an upgrade that changes one fails here first.
 
-
 The hashes are of source text that was read and understood; after an upgrade, read it again, run the kill tests, then update the hash.
 """
 
