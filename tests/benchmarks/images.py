@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from schemas.records import Lane
-from tests.benchmarks.races import Course
+from tests.benchmarks.races import Course, in_turn
 from tests.benchmarks.report import Section, Target
 from tests.benchmarks.stage import Stage
 from tests.support.data import ROOT, shared_dir
@@ -23,12 +23,10 @@ def run(stage: Stage) -> Section:
     folder = _photographs(stage.scratch)
     uris = [path.as_uri() for path in sorted(folder.iterdir())] * REPEATS
     rates: dict[str, list[float]] = {"worker": [], "bare": []}
+    sides = {"worker": lambda: _worker(stage, model, folder, uris), "bare": lambda: _bare(model, folder, uris)}
     for number in range(ROUNDS):
-        course = Course(stage.connection)
-        course.fill(Lane.ONLINE, uris, keys=len(uris))
-        task = course.task("worker", model=str(model), images=str(folder))
-        rates["worker"].append(course.race("worker", task, len(uris)).per_s)
-        rates["bare"].append(_bare(model, folder, uris))
+        for side in in_turn(sides, number):
+            rates[side].append(sides[side]())
         stage.say(
             f"round {number + 1}: worker {rates['worker'][-1]:.1f}, bare detector {rates['bare'][-1]:.1f} images/s"
         )
@@ -50,6 +48,12 @@ def run(stage: Stage) -> Section:
         targets=(Target(what="worker over the detector alone", measured=ratio, wanted=0.95),),
         figures=rates,
     )
+
+
+def _worker(stage: Stage, model: Path, folder: Path, uris: list[str]) -> float:
+    course = Course(stage.connection)
+    course.fill(Lane.ONLINE, uris, keys=len(uris))
+    return course.race("worker", course.task("worker", model=str(model), images=str(folder)), len(uris)).per_s
 
 
 def _bare(model: Path, folder: Path, uris: list[str]) -> float:

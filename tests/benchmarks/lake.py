@@ -4,6 +4,7 @@ import statistics
 
 from schemas.topics import Topics
 from tests.benchmarks.parquet import SIDES, fill, measure
+from tests.benchmarks.races import in_turn
 from tests.benchmarks.report import Section, Target
 from tests.benchmarks.stage import Stage
 from tests.support.kafka import create_topics
@@ -19,7 +20,7 @@ def run(stage: Stage) -> Section:
     fill(stage.connection, topics, ROWS)
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     for number in range(ROUNDS):
-        for side in SIDES:
+        for side in in_turn(SIDES, number):
             rates[side].append(measure(stage.connection, topics, side, ROWS, stage.scratch)[0])
         stage.say(f"round {number + 1}: " + ", ".join(f"{side} {rates[side][-1]:,.0f} rows/s" for side in SIDES))
     medians = {side: statistics.median(ones) for side, ones in rates.items()}

@@ -3,7 +3,7 @@
 import statistics
 
 from schemas.records import Lane
-from tests.benchmarks.races import Course, Outcome
+from tests.benchmarks.races import Course, Outcome, in_turn
 from tests.benchmarks.report import Section, Target
 from tests.benchmarks.stage import Stage
 
@@ -27,9 +27,9 @@ def run(stage: Stage) -> Section:
     course.fill(Lane.ONLINE, [f"file:/photos/shelf/{number:08d}.jpg" for number in range(RECORDS)])
     outcomes: dict[str, list[Outcome]] = {side: [] for side in SIDES}
     for number in range(ROUNDS):
-        for side, name in SIDES.items():
+        for side in in_turn(SIDES, number):
             outcomes[side].append(course.race(side, course.task(side, model="noop"), RECORDS))
-            stage.say(f"round {number + 1}, {name}: {outcomes[side][-1].per_s:,.0f} records/s")
+            stage.say(f"round {number + 1}, {SIDES[side]}: {outcomes[side][-1].per_s:,.0f} records/s")
     per_s = {side: statistics.median(one.per_s for one in runs) for side, runs in outcomes.items()}
     rows = [
         (

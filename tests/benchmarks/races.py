@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ from tests.support.data import ROOT
 
 PARTITIONS = 4
 _QUIX = ROOT / ".venv-quix" / "bin" / "python"
+_QUIET = {"log_level": 0}
 _START_S = 60.0
 _RUN_S = 180.0
 
@@ -72,9 +73,9 @@ class Course:
     def __init__(self, connection: KafkaConnection) -> None:
         self.topics = Topics(f"bench-{uuid.uuid4().hex[:6]}.")
         self._connection = connection
-        self._watcher = Consumer({**connection.librdkafka(), "group.id": f"{self.topics.prefix}watch"})
+        self._watcher = Consumer({**connection.librdkafka(), **_QUIET, "group.id": f"{self.topics.prefix}watch"})
         stamped = {"message.timestamp.type": "LogAppendTime"}
-        admin = AdminClient(connection.librdkafka())
+        admin = AdminClient({**connection.librdkafka(), **_QUIET})
         wanted = [
             NewTopic(t.name, t.partitions, config=stamped if t.name == self.topics.detections else {})
             for t in self.topics.catalogue(PARTITIONS)
@@ -173,6 +174,11 @@ class Course:
                 stamps[message.partition()] = message.timestamp()[1]
         watcher.unassign()
         return max(stamps.values()) / 1000
+
+
+def in_turn(sides: Iterable[str], number: int) -> list[str]:
+    """The sides in the order of a round: every other one backwards, so that a machine that gets quieter favours none."""
+    return list(sides)[:: 1 - number % 2 * 2]
 
 
 @contextmanager

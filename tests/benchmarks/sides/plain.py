@@ -46,13 +46,19 @@ def main() -> None:
         producer.poll(0)
         uncommitted = uncommitted or bool(messages)
         if uncommitted and time.monotonic() > commit_at:
-            producer.flush()
-            if failures:
-                raise RuntimeError(failures[0])
-            consumer.commit(asynchronous=False)
+            commit(consumer, producer, failures)
             uncommitted, commit_at = False, time.monotonic() + task.commit_interval_s
-    producer.flush()
+    if uncommitted:
+        commit(consumer, producer, failures)
     consumer.close()
+
+
+def commit(consumer: Consumer, producer: Producer, failures: list[object]) -> None:
+    """Only what was delivered."""
+    producer.flush()
+    if failures:
+        raise RuntimeError(failures[0])
+    consumer.commit(asynchronous=False)
 
 
 if __name__ == "__main__":
