@@ -26,6 +26,7 @@ _NO_ROOM_S = 0.5
 _POLL_S = 1.0
 _PARTIAL_POLL_S = 0.02
 _PREFETCH_BACKOFF_S = 0.005
+_SEEK_AGAIN_S = 0.1
 
 
 class Intake(Protocol):
@@ -86,6 +87,8 @@ class _Consumer(driver.Consumer):
     """Fetches by room, delivers runs, commits what is safe, and settles before partitions go."""
 
     app: RunApp
+    # The generation in which every position was set to the committed offset and has only been read on from there since.
+    _positions_of: int | None = None
 
     def _new_consumer_thread(self) -> Any:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -107,9 +110,10 @@ class _Consumer(driver.Consumer):
         self.app.intake.give_back()
 
     async def on_partitions_revoked(self, revoked: Any) -> None:
-        # The stock method forgets the revoked partitions' acks before it commits. So stop, settle and commit first.
+        # The stock method forgets the revoked partitions' acks before it commits. So stop, settle and commit first; and stop always, since
+        # a member that had no partition is not stopped by Faust and would read before Faust seeks.
+        self.stop_flow()
         if self.assignment():
-            self.stop_flow()
             self.app.flow_control.suspend()
             self.app.flow_control.clear()
             await self.app.intake.settle()
@@ -119,8 +123,6 @@ class _Consumer(driver.Consumer):
 
     async def _wait_next_records(self, timeout: float = _POLL_S) -> Any:  # noqa: ASYNC109 - Faust's signature
         """Fetch only for topics with room. Others stay in aiokafka's own bounded prefetch; nothing is paused and nothing dropped."""
-        if not self.flow_active:
-            await self.wait(self.can_resume_flow)
         active, intake = self._get_active_partitions(), self.app.intake
         wanted = {tp for tp in active if intake.has_room(tp.topic)}
         if wanted:
@@ -140,36 +142,50 @@ class _Consumer(driver.Consumer):
                 raise
 
     async def _drain_once(self) -> None:
-        generation = self.app.consumer_generation_id
-        records, active = await self._wait_next_records()
-        if self.should_stop:
-            return
+        """One fetch. Whatever is fetched and not delivered, a rebalance came between: the position is then taken back before reading on."""
         if not self.flow_active:
-            await self._rewind()
-        elif not records:
+            self._positions_of = None
+            await self.wait(self.can_resume_flow)
+            return
+        generation = self.app.consumer_generation_id
+        if self._positions_of != generation and not await self._rewind(generation):
+            return
+        records, active = await self._wait_next_records()
+        if not records:
             await asyncio.sleep(0)
-        else:
-            for tp, fetched in records.items():
-                if tp in active:
-                    await self._deliver(TP(tp.topic, tp.partition), fetched, generation)
+            return
+        for tp, fetched in records.items():
+            if tp not in active or not await self._deliver(TP(tp.topic, tp.partition), fetched, generation):
+                self._positions_of = None
+                return
 
-    async def _rewind(self) -> None:
-        """Records came while a rebalance stopped the flow: they were dropped, so read them again."""
+    async def _rewind(self, generation: int) -> bool:
+        """Read on from the committed offsets. Nothing of this generation was delivered yet, and nothing older can be committed any more."""
         try:
             await self.perform_seek()
-        except Exception as error:  # noqa: BLE001 - the assignment may be gone; the next one seeks again
-            log.warning("seek while flow is stopped: %r", error)
+            never = [tp for tp in self.assignment() if not self._committed_offset[tp]]
+            if never:  # the seek leaves those where they are
+                await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, never))
+                self._read_offset.update(dict.fromkeys(never))
+        except Exception as error:  # noqa: BLE001 - the assignment may have gone, or the coordinator; tried again until it works
+            log.warning("cannot seek to the committed offsets yet: %r", error)
+            await asyncio.sleep(_SEEK_AGAIN_S)
+            return False
+        self._positions_of = generation
+        return True
 
-    async def _deliver(self, tp: TP, fetched: list[Any], generation: int) -> None:
+    async def _deliver(self, tp: TP, fetched: list[Any], generation: int) -> bool:
+        """Hand the runs over, in order; False if a rebalance came between."""
         wanted = self._read_offset[tp]  # the next offset; a seek sets it too, and what lies below was delivered before
         if wanted is not None and fetched[0].offset < wanted:
             fetched = [record for record in fetched if record.offset >= wanted]
         for start in range(0, len(fetched), self.app.max_run):
             if not self.flow_active or self.app.consumer_generation_id != generation:
-                return  # they will be read again
+                return False
             run = fetched[start : start + self.app.max_run]
             await self.wait_first(self.callback(_message(tp, run, generation)), self.suspend_flow.wait())
             self._read_offset[tp] = run[-1].offset + 1
+        return True
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):

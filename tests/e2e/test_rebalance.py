@@ -1,7 +1,10 @@
 """Workers that join and leave under load, brokers that die, producers that abort: nothing lost, and no copy where nobody was killed."""
 
 import signal
+import threading
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from infra.broker.local import LocalKafka
 from producers.publisher import Publisher
 from schemas.connection import KafkaConnection
+from schemas.records import ImageRef
 from schemas.topics import Topics
 from tests.e2e.conftest import MakeWorker
 from tests.support.deliveries import eventually
@@ -46,6 +50,29 @@ def await_members(connection: KafkaConnection, group: str, count: int) -> None:
     eventually(settled, f"a stable group of {count}", 60, pause_s=0.1)
 
 
+@contextmanager
+def steady_load(publisher: Publisher, photos: list[Path]) -> Iterator[list[ImageRef]]:
+    """Publish some references every few milliseconds while the block runs; all are confirmed when it ends."""
+    ended = threading.Event()
+    refs: list[ImageRef] = []
+
+    def feed() -> None:
+        while not ended.wait(0.02):
+            more = references(photos, 8)
+            refs.extend(more)
+            for ref in more:
+                publisher.publish(ref)
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield refs
+    finally:
+        ended.set()
+        thread.join()
+        publisher.flush(60)
+
+
 def test_a_second_worker_joins_and_leaves_twice_without_a_copy(
     connection: KafkaConnection,
     topics: Topics,
@@ -54,21 +81,20 @@ def test_a_second_worker_joins_and_leaves_twice_without_a_copy(
     make_worker: MakeWorker,
     group: str,
 ) -> None:
-    refs = references(photos, 4000)
-    publish(publisher, refs)
     first, second = make_worker(**SETTINGS), make_worker(**SETTINGS)
-    first.start()
-    for _ in range(2):
-        await_members(connection, group, 1)
-        second.start()
-        await_members(connection, group, 2)
-        with outcome_counter(connection, topics) as count:
-            await_more(connection, topics, count() + 20)
-        assert second.end(signal.SIGTERM) == 0
-    await_outcomes(connection, topics, refs)
+    with steady_load(publisher, photos) as published:
+        first.start()
+        for _ in range(2):
+            await_members(connection, group, 1)
+            second.start()
+            await_members(connection, group, 2)
+            with outcome_counter(connection, topics) as count:
+                await_more(connection, topics, count() + 100)
+            assert second.end(signal.SIGTERM) == 0
+    await_outcomes(connection, topics, published)
     assert first.end(signal.SIGTERM) == 0
     outcomes = Outcomes.read(connection, topics)
-    outcomes.check(refs)
+    outcomes.check(published)
     assert outcomes.duplicates() == {}
 
 
