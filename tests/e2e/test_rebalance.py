@@ -120,6 +120,14 @@ def test_references_of_an_aborted_transaction_are_never_processed(
     assert outcomes.duplicates() == {}
 
 
+@pytest.fixture
+def worker_log(tmp_path: Path) -> Iterator[Path]:
+    """Where a worker of a private cluster writes; shown if the test fails."""
+    log = tmp_path / "worker.log"
+    yield log
+    print(log.read_text())
+
+
 def on_cluster(kafka: LocalKafka) -> tuple[KafkaConnection, Topics]:
     """A cluster of the test's own, and topics on it."""
     connection, topics = KafkaConnection(bootstrap=kafka.bootstrap), Topics(f"t{uuid.uuid4().hex[:10]}.")
@@ -128,14 +136,14 @@ def on_cluster(kafka: LocalKafka) -> tuple[KafkaConnection, Topics]:
 
 
 def test_the_broker_dies_and_comes_back_under_load(
-    private_kafka: LocalKafka, photos: list[Path], tmp_path: Path
+    private_kafka: LocalKafka, photos: list[Path], tmp_path: Path, worker_log: Path
 ) -> None:
     connection, topics = on_cluster(private_kafka)
     refs = references(photos, 3000)
     settings = SETTINGS | {"IMAGES_ROOTS": str(tmp_path / "photos")}
     with (
         Publisher(connection, CODEC, topics) as publisher,
-        worker_process(connection, topics, "group", tmp_path / "worker.log", settings) as worker,
+        worker_process(connection, topics, "group", worker_log, settings) as worker,
     ):
         publish(publisher, refs[:1500])
         worker.start()
@@ -153,14 +161,14 @@ def test_the_broker_dies_and_comes_back_under_load(
 
 
 def test_each_of_three_brokers_dies_and_comes_back_under_load(
-    three_brokers: LocalKafka, photos: list[Path], tmp_path: Path
+    three_brokers: LocalKafka, photos: list[Path], tmp_path: Path, worker_log: Path
 ) -> None:
     connection, topics = on_cluster(three_brokers)
     refs = references(photos, 4000)
     settings = SETTINGS | {"IMAGES_ROOTS": str(tmp_path / "photos")}
     with (
         Publisher(connection, CODEC, topics) as publisher,
-        worker_process(connection, topics, "group", tmp_path / "worker.log", settings) as worker,
+        worker_process(connection, topics, "group", worker_log, settings) as worker,
     ):
         publish(publisher, refs)
         worker.start()
