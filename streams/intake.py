@@ -50,13 +50,18 @@ class LaneIntake:
 
     def accept(self, tp: TP, records: Sequence[Any]) -> None:
         """Take a run in: from now on its partition's safe offset stays below it until it is done."""
-        claim = self._ledger.take(tp, records[-1].offset + 1, len(records))
+        claim = self._ledger.take(tp, records[-1].offset + 1, len(records), self._now())
         self.batcher.put(self._lanes[tp.topic], Run(records, claim))
         metrics.IN_FLIGHT.inc(len(records))
 
     def settled(self, work: Work) -> None:
         """Every outcome of the batch is confirmed by Kafka."""
         self._loop.call_soon_threadsafe(self._settle, work)
+
+    @property
+    def oldest_s(self) -> float:
+        """Seconds since the oldest record that is not safe yet was taken."""
+        return 0.0 if self._ledger.oldest is None else self._now() - self._ledger.oldest
 
     def give_back(self) -> None:
         """Give up what is in no batch yet."""
@@ -86,5 +91,6 @@ class LaneIntake:
         for part in work.parts:
             self._ledger.settle(part.run.claim, len(part.records))
         metrics.IN_FLIGHT.dec(len(work.records))
+        metrics.END_TO_END.observe(time.time() - work.submitted_s)
         self._progress.set()
         failpoints.reach("worker.confirmed")

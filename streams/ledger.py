@@ -11,11 +11,12 @@ P = TypeVar("P", bound=Hashable)
 
 @dataclass(slots=True, eq=False)
 class Claim(Generic[P]):
-    """Consecutive records of one partition that were taken: `left` of them are not safe yet. `next`: the offset after the last."""
+    """Consecutive records of one partition that were taken `at` a moment: `left` are not safe yet. `next`: the offset after the last."""
 
     partition: P
     next: int
     left: int
+    at: float = 0.0
 
 
 class Ledger(Generic[P]):
@@ -28,9 +29,9 @@ class Ledger(Generic[P]):
         self._claims: dict[P, deque[Claim[P]]] = defaultdict(deque)
         self._safe: dict[P, int] = {}
 
-    def take(self, partition: P, next_offset: int, records: int) -> Claim[P]:
-        """Enter `records` (at least one) records that end before `next_offset`."""
-        claim = Claim(partition, next_offset, records)
+    def take(self, partition: P, next_offset: int, records: int, at: float = 0.0) -> Claim[P]:
+        """Enter `records` (at least one) records that end before `next_offset`, taken `at` a moment of the caller's clock."""
+        claim = Claim(partition, next_offset, records, at)
         self._claims[partition].append(claim)
         return claim
 
@@ -60,6 +61,11 @@ class Ledger(Generic[P]):
     def safe(self) -> dict[P, int]:
         """The next offset to commit of each partition that has advanced; everything below it is safe."""
         return self._safe
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest claim that is not safe yet was taken."""
+        return min((claims[0].at for claims in self._claims.values() if claims), default=None)
 
     @property
     def idle(self) -> bool:

@@ -1,6 +1,42 @@
 """What the stream processors count; names as in docs/operations.md."""
 
-from prometheus_client import Counter, Gauge, Histogram
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import REGISTRY, Counter, Gauge
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+
+class RunHistogram(Collector):
+    """A histogram that takes a whole batch of values at once; prometheus_client's own takes about a microsecond a value."""
+
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = np.array(bounds)
+        self._counts = np.zeros(len(bounds) + 1, np.int64)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+        REGISTRY.register(self)
+
+    def observe(self, values: NDArray[np.float64]) -> None:
+        """Count all values of a batch."""
+        counts = np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._counts))
+        with self._lock:
+            self._counts += counts
+            self._sum += float(values.sum())
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What a scrape sees: cumulative counts, as Prometheus has them."""
+        with self._lock:
+            cumulative, total = np.cumsum(self._counts), self._sum
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        buckets = [(name, float(count)) for name, count in zip(names, cumulative, strict=True)]
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
+
 
 CONSUMED = Counter("sightstream_consumed_records_total", "Records taken from a topic.", ["topic", "group"])
 PROCESSED = Counter(
@@ -15,9 +51,8 @@ OLDEST = Gauge("sightstream_consumer_oldest_unprocessed_seconds", "Age of the ol
 REBALANCES = Counter("sightstream_rebalances_total", "Changes of the assignment.", ["kind"])
 IN_FLIGHT = Gauge("sightstream_inflight_records", "Records in batches that are not yet safe.")
 LAST_PROCESSED = Gauge("sightstream_last_record_processed_timestamp_seconds", "When a batch was last published.")
-END_TO_END = Histogram(
+END_TO_END = RunHistogram(
     "sightstream_end_to_end_latency_seconds",
-    "From submission of an image to its result on the topic's buffer.",
-    ["lane"],
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+    "From submission of an image until Kafka confirmed its outcome.",
+    (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )

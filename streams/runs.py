@@ -19,6 +19,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from schemas import failpoints
+from streams import metrics
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class _Consumer(driver.Consumer):
         # The stock method forgets the revoked partitions' acks before it commits. So stop, settle and commit first; and stop always, since
         # a member that had no partition is not stopped by Faust and would read before Faust seeks.
         self.stop_flow()
+        metrics.REBALANCES.labels("revoke").inc()
         if self.assignment():
             self.app.flow_control.suspend()
             self.app.flow_control.clear()
@@ -123,6 +125,10 @@ class _Consumer(driver.Consumer):
             await self.commit()
         self.app.intake.forget()
         await super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        metrics.REBALANCES.labels("assign").inc()
+        await super().on_partitions_assigned(assigned, generation_id)
 
     async def _wait_next_records(self, timeout: float = _POLL_S) -> Any:  # noqa: ASYNC109 - Faust's signature
         """Fetch only for topics with room. Others stay in aiokafka's own bounded prefetch; nothing is paused and nothing dropped."""

@@ -43,6 +43,12 @@ class Work:
     boxes: Boxes | None = None
     inference_ms: float = 0.0
 
+    @property
+    def submitted_s(self) -> NDArray[np.float64]:
+        """When each image of `refs` was submitted (epoch seconds)."""
+        seconds: NDArray[np.float64] = self.refs.column("submitted_at").cast(pa.int64()).to_numpy() / 1e6
+        return seconds
+
     def keep(self, mask: NDArray[np.bool_]) -> None:
         """Drop the rows where the mask is false (their failures are entered by the caller)."""
         self.refs = self.refs.filter(pa.array(mask))

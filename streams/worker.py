@@ -120,6 +120,7 @@ class Worker:
 
 
 def _measure_lag(app: RunApp, intake: LaneIntake) -> None:
+    metrics.OLDEST.set(intake.oldest_s)
     for tp in app.consumer.assignment():
         end = app.consumer.highwater(tp)
         at = intake.safe.get(tp) or app.consumer._committed_offset[tp] or 0  # noqa: SLF001
