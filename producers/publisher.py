@@ -27,17 +27,22 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _ROOM_S = 0.002
+_KEY_AND_HEADERS_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherPolicy:
-    """`linger_ms` fills batches, `delivery_timeout_ms` bounds the wait for a confirmation, the rest bounds memory."""
+    """`linger_ms` fills batches, `delivery_timeout_ms` bounds the wait for a confirmation, the buffers bound memory.
+
+    `max_record_bytes`: of value, key and headers together; the topics' `max.message.bytes` must not be smaller.
+    """
 
     linger_ms: int = 5
     compression: str = "zstd"
     delivery_timeout_ms: int = 120_000
     max_buffered_records: int = 20_000
     max_buffered_kbytes: int = 65_536
+    max_record_bytes: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class Publisher:
         self.codec = codec
         self.topics = topics
         self.failure: FatalError | None = None
+        self.max_value_bytes = policy.max_record_bytes - _KEY_AND_HEADERS_BYTES
         self._producer = Producer(_settings(connection, policy) | {"error_cb": self._on_error})
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="publisher", daemon=True)
@@ -199,6 +205,7 @@ def _settings(connection: KafkaConnection, policy: PublisherPolicy) -> dict[str,
         "delivery.timeout.ms": policy.delivery_timeout_ms,
         "queue.buffering.max.messages": policy.max_buffered_records,
         "queue.buffering.max.kbytes": policy.max_buffered_kbytes,
+        "message.max.bytes": policy.max_record_bytes,
     }
 
 

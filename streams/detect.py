@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Protocol
 
 import numpy as np
@@ -176,7 +177,19 @@ class DetectStep:
         keys = [work.records[at].key for at in work.index.tolist()]
         if None in keys:
             keys = [_ordering_key(work, row) if key is None else key for row, key in enumerate(keys)]
+        if max(map(len, values)) > self._publisher.max_value_bytes:
+            keys, values = self._without_oversized(work, keys, values)
         self._publisher.send_run(self._publisher.topics.detections, keys, values, report)
+
+    def _without_oversized(self, work: Work, keys: list[bytes], values: list[bytes]) -> tuple[list[bytes], list[bytes]]:
+        """Results that no topic takes become failures of their images; the others go on."""
+        fits = [len(value) <= self._publisher.max_value_bytes for value in values]
+        work.failures += [
+            Failure(int(at), RejectedError(Reason.RECORD_TOO_LARGE, f"a result of {len(value)} bytes"), "publish")
+            for at, value, fit in zip(work.index, values, fits, strict=True)
+            if not fit
+        ]
+        return list(compress(keys, fits)), list(compress(values, fits))
 
     def _unconfirmed(self, error: KafkaError) -> None:
         self._failed(FatalError(f"an outcome was not confirmed: {error}"))

@@ -61,7 +61,7 @@ class FailureRouter:
         ref = self._readable(record.value)
         return DeadLetter(
             code=failed.error.reason,
-            message=str(failed.error)[:_LONGEST_MESSAGE],
+            message=str(failed.error)[:_LONGEST_MESSAGE].encode(errors="replace").decode(),
             stage=failed.stage,
             attempts=state.attempt + 1,
             image_id=ref.id if ref else "",

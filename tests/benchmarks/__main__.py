@@ -15,7 +15,14 @@ from tests.benchmarks.report import Section, keep, publish
 from tests.benchmarks.stage import Stage, machine
 from tests.support.data import ROOT
 
-BENCHMARKS = {"pipeline": "pipeline", "images": "images", "latency": "latency", "parquet": "lake", "memory": "memory"}
+BENCHMARKS = {
+    "pipeline": "pipeline",
+    "images": "images",
+    "latency": "latency",
+    "parquet": "lake",
+    "memory": "memory",
+    "takeover": "takeover",
+}
 
 
 def main() -> None:

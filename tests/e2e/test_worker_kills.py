@@ -30,16 +30,17 @@ def test_nothing_is_lost_when_a_worker_dies(
     make_worker: MakeWorker,
 ) -> None:
     refs = references(photos, COUNT)
-    publish(publisher, refs)
+    publish(publisher, refs[: COUNT // 2])
     worker = make_worker(
         WORKER_INSTANCE_ID="slot-0",
         WORKER_COMMIT_INTERVAL_S=str(COMMIT_INTERVAL_S),
         WORKER_SESSION_TIMEOUT_S=str(SESSION_S),
         BATCHING_MAX_BATCH="16",
     )
-    worker.start(FAILPOINT=f"{point}:{2 if 'commit' in point else 12}")
+    worker.start(FAILPOINT=f"{point}:{1 if 'commit' in point else 12}")
     assert worker.died() == -signal.SIGKILL, "the failpoint was not reached"
     before = Outcomes.read(connection, topics)
+    publish(publisher, refs[COUNT // 2 :])
 
     worker.start()
     started = time.monotonic()
