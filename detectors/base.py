@@ -49,6 +49,17 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def check(self, images: int, classes: int) -> None:
+        """Raise ValueError where these cannot be the boxes of so many images by a model of so many classes."""
+        if len(self) != images or self.offsets[0] != 0 or (np.diff(self.offsets) < 0).any():
+            raise ValueError(f"boxes of {len(self)} images for {images}")
+        if not int(self.offsets[-1]) == len(self.scores) == len(self.class_ids) == len(self.xyxy):
+            raise ValueError("boxes, scores and classes differ in number")
+        if not (np.isfinite(self.xyxy).all() and np.isfinite(self.scores).all()):
+            raise ValueError("a box or a score is not a finite number")
+        if len(self.class_ids) and not (self.class_ids.min() >= 0 and self.class_ids.max() < classes):
+            raise ValueError(f"a class beyond the model's {classes}")
+
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """The boxes of several batches, in order, as one."""

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _POLL_S = 0.1
 _ROOM_S = 0.002
-_KEY_AND_HEADERS_BYTES = 4096
+_OVERHEAD_BYTES = 512  # what librdkafka counts beside key and value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,8 @@ class Publisher:
         self.codec = codec
         self.topics = topics
         self.failure: FatalError | None = None
-        self.max_value_bytes = policy.max_record_bytes - _KEY_AND_HEADERS_BYTES
+        self.on_failure: Callable[[FatalError], None] = lambda _: None
+        self.max_record_bytes = policy.max_record_bytes - _OVERHEAD_BYTES
         self._producer = Producer(_settings(connection, policy) | {"error_cb": self._on_error})
         self._closing = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="publisher", daemon=True)
@@ -104,6 +105,7 @@ class Publisher:
         if ref.submitted_at == EPOCH:
             ref = replace(ref, submitted_at=datetime.now(UTC))
         future: Future[Receipt] = Future()
+        future.set_running_or_notify_cancel()  # what is sent cannot be called back
 
         def report(error: KafkaError | None, message: Message) -> None:
             if error is None:
@@ -150,7 +152,7 @@ class Publisher:
         on_delivery: OnDelivery,
         headers: Sequence[tuple[str, bytes | None]] = (),
     ) -> None:
-        while True:
+        while not self._closing.is_set():
             if self.failure is not None:
                 raise self.failure
             try:
@@ -161,6 +163,7 @@ class Publisher:
                 raise _rejection(error) from error
             else:
                 return
+        raise FatalError("the publisher is closed")
 
     def flush(self, timeout_s: float) -> None:
         """Wait until every record sent so far has its delivery report; raises DeliveryError where some still have none."""
@@ -184,14 +187,22 @@ class Publisher:
 
     def _poll(self) -> None:
         while not self._closing.is_set():
-            self._producer.poll(_POLL_S)
+            try:
+                self._producer.poll(_POLL_S)
+            except Exception as error:  # a delivery report raised: whoever waits for it would wait for ever
+                self._die(f"a delivery report was lost: {error!r}")
+                log.critical("a delivery report raised", exc_info=error)
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self.failure = FatalError(f"the Kafka producer failed for good: {error}")
+            self._die(f"the Kafka producer failed for good: {error}")
             log.critical("producer is dead", extra={"error": str(error)})
         else:
             log.warning("producer: %s", error)
+
+    def _die(self, why: str) -> None:
+        self.failure = FatalError(why)
+        self.on_failure(self.failure)
 
 
 def _settings(connection: KafkaConnection, policy: PublisherPolicy) -> dict[str, Any]:

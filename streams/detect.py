@@ -27,6 +27,7 @@ from streams.work import Deliveries, Failure, Work
 log = logging.getLogger(__name__)
 
 _DEFAULTS = DetectParameters()
+_BLANK = Image(np.full((64, 64, 3), 127, np.uint8))
 
 FAILPOINTS = (
     "worker.gathered",
@@ -90,6 +91,8 @@ class DetectStep:
         boxes, bad = self._detect(work.images, work.parameters, 0) if work.images else (Boxes.concatenate([]), {})
         work.inference_ms = (time.perf_counter() - started) * 1000
         work.boxes = boxes
+        if bad and len(bad) == len(work.images):
+            self._prove_alive()
         if bad:
             work.failures += [
                 Failure(
@@ -104,7 +107,12 @@ class DetectStep:
         return work
 
     def publish(self, work: Work) -> None:
-        """Send every outcome. Results of one key leave in the order of their references."""
+        """Send every outcome. Results of one key leave in the order of their references.
+
+        A batch that a rebalance gave up meanwhile is dropped: its records are read again, and sending it now would overtake their order.
+        """
+        if any(part.run.claim.forgotten for part in work.parts):
+            return
         report = Deliveries(len(work.records), lambda: self._settled(work), self._unconfirmed).report
         if work.refs.num_rows:
             self._publish_results(work, report)
@@ -160,16 +168,26 @@ class DetectStep:
     ) -> tuple[Boxes, dict[int, Exception]]:
         """Boxes of the images that could be done, and what the others raised, by row."""
         try:
-            return self._detector.detect(images, parameters), {}
+            boxes = self._detector.detect(images, parameters)
+            boxes.check(len(images), len(self._detector.model.labels))
         except FatalError:
             raise
         except Exception as error:  # noqa: BLE001 - a backend raises what it likes; the image at fault is found by halving
             if len(images) == 1:
                 return Boxes.concatenate([]), {first: error}
+        else:
+            return boxes, {}
         half = len(images) // 2
         left, bad_left = self._detect(images[:half], parameters[:half], first)
         right, bad_right = self._detect(images[half:], parameters[half:], first + half)
         return Boxes.concatenate([left, right]), bad_left | bad_right
+
+    def _prove_alive(self) -> None:
+        """Every image of a batch failed: find out whether they are to blame, before a sick device dead-letters the whole backlog."""
+        try:
+            self._detector.detect([_BLANK], [_DEFAULTS])
+        except Exception as error:
+            raise FatalError(f"the detector fails on a blank image, too: {error!r}") from error
 
     def _publish_results(self, work: Work, report: OnDelivery) -> None:
         batch = results(work, self._detector.model, time.time_ns() // 1000)
@@ -177,13 +195,15 @@ class DetectStep:
         keys = [work.records[at].key for at in work.index.tolist()]
         if None in keys:
             keys = [_ordering_key(work, row) if key is None else key for row, key in enumerate(keys)]
-        if max(map(len, values)) > self._publisher.max_value_bytes:
+        sizes = [len(key) + len(value) for key, value in zip(keys, values, strict=True)]
+        if max(sizes) > self._publisher.max_record_bytes:
             keys, values = self._without_oversized(work, keys, values)
         self._publisher.send_run(self._publisher.topics.detections, keys, values, report)
 
     def _without_oversized(self, work: Work, keys: list[bytes], values: list[bytes]) -> tuple[list[bytes], list[bytes]]:
         """Results that no topic takes become failures of their images; the others go on."""
-        fits = [len(value) <= self._publisher.max_value_bytes for value in values]
+        most = self._publisher.max_record_bytes
+        fits = [len(key) + len(value) <= most for key, value in zip(keys, values, strict=True)]
         work.failures += [
             Failure(int(at), RejectedError(Reason.RECORD_TOO_LARGE, f"a result of {len(value)} bytes"), "publish")
             for at, value, fit in zip(work.index, values, fits, strict=True)

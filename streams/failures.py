@@ -2,18 +2,21 @@
 
 import contextlib
 import importlib.metadata
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from producers.publisher import OnDelivery, Publisher
-from schemas.errors import BusyError, RejectedError, SightstreamError
+from schemas.errors import BusyError, FatalError, RejectedError, SightstreamError
 from schemas.records import DeadLetter, Header, ImageRef
 from streams import metrics
-from streams.retry_headers import Origin, RetryState
+from streams.retry_headers import Headers, Origin, RetryState
 
-_LONGEST_MESSAGE = 1000
+_LONGEST_MESSAGE, _LONGEST_KEY = 1000, 1000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +43,36 @@ class FailureRouter:
         state = retry_state(record)
         if isinstance(error, BusyError):
             following = state.next(error.reason, self._now_ms(), error.retry_after_s, self._publisher.topics)
-            if following is not None:
-                topic, headers = following
-                self._publisher.send(topic, record.key, record.value, on_delivery, headers)
-                metrics.RETRIES.labels(topic, error.reason).inc()
+            if following is not None and self._retry(record, following, on_delivery):
+                metrics.RETRIES.labels(following[0], error.reason).inc()
                 return
-        self._bury(self._letter(failed, state), record.key, on_delivery)
+        letter = self._letter(failed, state)
+        self._bury(letter, record.key, on_delivery)
         metrics.DEAD_LETTERS.labels(record.topic, error.reason).inc()
+        log.warning("dead letter: %s", letter.message, extra=_told(letter))
+
+    def _retry(self, record: Any, following: tuple[str, Headers], on_delivery: OnDelivery) -> bool:
+        """Send a record to its retry topic; False for one that does not fit there with the headers it needs."""
+        topic, headers = following
+        try:
+            self._publisher.send(topic, record.key, record.value, on_delivery, headers)
+        except RejectedError:
+            return False
+        return True
 
     def _bury(self, letter: DeadLetter, key: bytes | None, on_delivery: OnDelivery) -> None:
-        """Write a dead letter; one that its explanation made too large goes without the original bytes."""
+        """Write a dead letter; of one that its explanation made too large, first the value goes, then key and headers."""
         topic, encode = self._publisher.topics.dead_letters, self._publisher.codec.encode
-        try:
-            self._publisher.send(topic, key, encode(letter), on_delivery)
-        except RejectedError:
-            self._publisher.send(topic, key, encode(replace(letter, value=None)), on_delivery)
+        smaller = replace(letter, value=None)
+        for last, attempt in enumerate((letter, smaller, replace(smaller, key=None, headers=()))):
+            try:
+                self._publisher.send(
+                    topic, key if last < 2 else (key or b"")[:_LONGEST_KEY], encode(attempt), on_delivery
+                )
+            except RejectedError:
+                continue
+            return
+        raise FatalError("a dead letter without value, key and headers does not fit on its topic")
 
     def _letter(self, failed: Failed, state: RetryState) -> DeadLetter:
         record, now = failed.record, self._now_ms()
@@ -91,6 +109,12 @@ def retry_state(record: Any) -> RetryState:
     return RetryState.from_headers(
         record.headers, Origin(record.topic, record.partition, record.offset, record.timestamp)
     )
+
+
+def _told(letter: DeadLetter) -> dict[str, object]:
+    """The fields of a log line."""
+    names = ("image_id", "batch_id", "code", "stage", "attempts", "source_topic", "source_partition", "source_offset")
+    return {name: getattr(letter, name) for name in names}
 
 
 def _moment(epoch_ms: int) -> datetime:

@@ -1,6 +1,7 @@
 """Takes runs in and says which offsets are safe: ties the transport, the ledger and the batcher together."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +57,8 @@ class LaneIntake:
 
     def settled(self, work: Work) -> None:
         """Every outcome of the batch is confirmed by Kafka."""
-        self._loop.call_soon_threadsafe(self._settle, work)
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nothing is committed any more
+            self._loop.call_soon_threadsafe(self._settle, work)
 
     @property
     def oldest_s(self) -> float:

@@ -17,6 +17,7 @@ class Claim(Generic[P]):
     next: int
     left: int
     at: float = 0.0
+    forgotten: bool = False
 
 
 class Ledger(Generic[P]):
@@ -54,6 +55,9 @@ class Ledger(Generic[P]):
 
     def forget(self) -> None:
         """Drop every claim and safe offset: the partitions are somebody else's now."""
+        for claims in self._claims.values():
+            for claim in claims:
+                claim.forgotten = True
         self._claims.clear()
         self._safe.clear()
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 # Public constants of the client, whatever their names look like.
 _TRUNCATED = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
-_HOPELESS = {
+HOPELESS = {
     KafkaError._AUTHENTICATION,  # noqa: SLF001
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -174,7 +174,7 @@ class Membership:
         self._handlers[kind](frozenset(Partition(place.topic, place.partition) for place in places))
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() in _HOPELESS:
+        if error.fatal() or error.code() in HOPELESS:
             self._hopeless = error
         log.warning("consumer: %s", error)
 

@@ -18,6 +18,7 @@ from schemas.connection import KafkaConnection
 from schemas.errors import BusyError, DeliveryError, FatalError, RejectedError
 from schemas.records import ImageRef
 from streams.failures import Failed, FailureRouter
+from streams.membership import HOPELESS
 from streams.retry_headers import Headers, Origin, RetryState
 
 log = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class RetryForwarder:
         error = message.error()
         if error is None:
             self._held.setdefault(_partition(message), _Held()).messages.append(message)
-        elif error.fatal():
+        elif error.fatal() or error.code() in HOPELESS:
             raise FatalError(f"the retry consumer failed for good: {error}")
         elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's public name for it
             log.warning("retry consumer: %s", error)
@@ -182,9 +183,12 @@ class RetryForwarder:
             ref = self._codec.decode(message.value(), ImageRef)
         except RejectedError as error:
             self._failures.send(Failed(Record.of(message), error, _STAGE), report)
-        else:
-            topic = self._topics.lane(ref.lane)
+            return report.future
+        topic = self._topics.lane(ref.lane)
+        try:
             self._publisher.send(topic, message.key(), message.value(), report, message.headers() or [])
+        except RejectedError as error:  # written by somebody with larger records
+            self._failures.send(Failed(Record.of(message), error, _STAGE), report)
         return report.future
 
     def _commit(self, following: list[TopicPartition]) -> None:

@@ -118,13 +118,21 @@ class _Consumer(driver.Consumer):
         # a member that had no partition is not stopped by Faust and would read before Faust seeks.
         self.stop_flow()
         metrics.REBALANCES.labels("revoke").inc()
-        if self.assignment():
-            self.app.flow_control.suspend()
-            self.app.flow_control.clear()
-            await self.app.intake.settle()
-            await self.commit()
-        self.app.intake.forget()
-        await super().on_partitions_revoked(revoked)
+        try:
+            if self.assignment():
+                self.app.flow_control.suspend()
+                self.app.flow_control.clear()
+                await self.app.intake.settle()
+                await self.commit_safe()
+        finally:
+            self.app.intake.forget()
+            await super().on_partitions_revoked(revoked)
+
+    async def commit_safe(self) -> None:
+        """Commit what is safe now. Faust's `commit` does nothing while the timer's is on its way, which knows less."""
+        while self._commit_fut is not None:
+            await self.maybe_wait_for_commit_to_finish()
+        await self.commit()
 
     async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
         metrics.REBALANCES.labels("assign").inc()
@@ -170,6 +178,9 @@ class _Consumer(driver.Consumer):
 
     async def _rewind(self, generation: int) -> bool:
         """Read on from the committed offsets. Nothing of this generation was delivered yet, and nothing older can be committed any more."""
+        if not self.assignment():  # a spare member has nothing to seek
+            self._positions_of = generation
+            return True
         try:
             await self.perform_seek()
             never = [tp for tp in self.assignment() if not self._committed_offset[tp]]
