@@ -39,6 +39,8 @@ def detection(settings: Settings, publisher: Publisher, detector: Detector, heal
                 publisher=publisher,
                 detector=detector,
                 images=images,
+                group=settings.kafka.group,
+                instance_id=settings.kafka.instance_id,
                 worker=settings.worker,
                 batching=settings.batching,
             )
@@ -51,9 +53,9 @@ def detection(settings: Settings, publisher: Publisher, detector: Detector, heal
 
 def retries(settings: Settings, publisher: Publisher) -> Run:
     """The forwarder: puts records of the retry topics back on their lanes when they are due."""
-    worker = settings.worker
-    instance = f"{worker.instance_id}.retry" if worker.instance_id else None
-    policy = ForwarderPolicy(group=f"{worker.group}.retry", instance_id=instance)
+    kafka = settings.kafka
+    instance = f"{kafka.instance_id}.retry" if kafka.instance_id else None
+    policy = ForwarderPolicy(group=f"{kafka.group}.retry", instance_id=instance)
     forwarder = RetryForwarder(settings.connection, publisher, publisher.codec, policy)
     return threaded(forwarder.run, "retries")
 

@@ -56,8 +56,8 @@ class KafkaSettings:
     """Brokers, how to reach them, and how topics are made.
 
     `security` takes librdkafka's names: `[kafka.security] "sasl.username" = ...`, or `SIGHTSTREAM_KAFKA_SASL_USERNAME`.
-    `group` is the prefix of every consumer group. `instance_id` must be stable and unique for each worker slot: a worker that died is
-    then replaced without waiting for its session to expire.
+    `group` is the workers' consumer group, and the prefix of the others: `<group>.retry`, `<group>.parquet`, `<group>.notifier`.
+    `instance_id` must be stable and unique for each slot: a process that died is then replaced without waiting for its session to expire.
     """
 
     bootstrap: str = "127.0.0.1:9092"
@@ -219,15 +219,13 @@ class Settings:
 
     @property
     def worker(self) -> "WorkerPolicy":
-        """Section `worker`; group and instance id are those of `kafka` unless it has its own."""
+        """Section `worker`."""
         from streams.app import WorkerPolicy
 
-        return self._section("worker", WorkerPolicy, {"group": self.kafka.group, "instance_id": self.kafka.instance_id})
+        return self._section("worker", WorkerPolicy)
 
     def section(self, section: str) -> Any:
         """A section by name, '' for the names without one. Raises ConfigurationError."""
-        if section == "worker":
-            return self.worker
         return self._section(section, section_type(section), {"path": ""} if section == "model" else {})
 
     def overriding(self, values: Mapping[str, Any], origin: str = "command line") -> Self:

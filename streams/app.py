@@ -15,18 +15,23 @@ from streams.intake import LaneIntake
 from streams.runs import RunApp
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """Which consumer group, and as whom: `instance_id` is a static member's name, None for a dynamic one."""
+
+    group: str
+    instance_id: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPolicy:
     """How a worker takes part in its consumer group.
 
-    `group`: the consumer group. `instance_id`: a stable name for this worker's slot (static membership): after a crash its successor starts
-    at once instead of after `session_timeout_s`; two live workers must not share one. Offsets are committed every `commit_interval_s`. At a
-    rebalance or a stop, batches that began get `drain_s` to finish; it must stay below `rebalance_timeout_s`. `fetch_wait_ms`: how long an
-    idle broker may hold a fetch; a real one answers as soon as there is a record, the embedded one does not.
+    Offsets are committed every `commit_interval_s`. At a rebalance or a stop, batches that began get `drain_s` to finish; it must stay
+    below `rebalance_timeout_s`. A worker without a stable instance id that died keeps its partitions for `session_timeout_s`.
+    `fetch_wait_ms`: how long an idle broker may hold a fetch; a real one answers as soon as there is a record, the embedded one does not.
     """
 
-    group: str = "sightstream"
-    instance_id: str | None = None
     commit_interval_s: float = 0.25
     session_timeout_s: float = 10.0
     rebalance_timeout_s: float = 20.0
@@ -39,10 +44,12 @@ def lane_topics(topics: Topics) -> Mapping[str, Lane]:
     return {topics.lane(lane): lane for lane in Lane}
 
 
-def build(connection: KafkaConnection, topics: Topics, policy: WorkerPolicy, intake: LaneIntake) -> RunApp:
+def build(
+    connection: KafkaConnection, topics: Topics, member: Member, policy: WorkerPolicy, intake: LaneIntake
+) -> RunApp:
     """An app that is not started yet. A factory, so that several can live in one process."""
     app = RunApp(
-        policy.group,
+        member.group,
         broker=broker_urls(connection),
         broker_credentials=credentials(connection),
         broker_commit_interval=policy.commit_interval_s,
@@ -53,7 +60,7 @@ def build(connection: KafkaConnection, topics: Topics, policy: WorkerPolicy, int
         broker_request_timeout=max(30.0, policy.session_timeout_s),
         broker_session_timeout=policy.session_timeout_s,
         consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=policy.instance_id,
+        consumer_group_instance_id=member.instance_id,
         consumer_max_fetch_size=1 << 20,
         stream_buffer_maxsize=64,  # counts runs
         topic_allow_declare=False,
@@ -64,7 +71,7 @@ def build(connection: KafkaConnection, topics: Topics, policy: WorkerPolicy, int
     app.intake = intake
     app.fetch_wait_ms = policy.fetch_wait_ms
     for topic in lane_topics(topics):
-        app.agent(app.run_topic(topic), name=f"detect.{topic}")(_agent(app, intake, policy.group))
+        app.agent(app.run_topic(topic), name=f"detect.{topic}")(_agent(app, intake, member.group))
     return app
 
 

@@ -13,7 +13,7 @@ from producers.publisher import Publisher
 from schemas.connection import KafkaConnection
 from schemas.errors import FatalError
 from streams import metrics
-from streams.app import WorkerPolicy, build, lane_topics
+from streams.app import Member, WorkerPolicy, build, lane_topics
 from streams.batching import Batcher, BatchingPolicy
 from streams.detect import DetectStep, Images
 from streams.failures import FailureRouter
@@ -27,12 +27,18 @@ _LAG_S = 1.0
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class WorkerParts:
-    """What a worker is made of. They are opened and closed by the caller."""
+    """What a worker is made of. They are opened and closed by the caller.
+
+    `group`: the consumer group. `instance_id`: a stable name for this worker's slot (static membership): after a crash its successor starts
+    at once instead of after the session timeout; two live workers must not share one.
+    """
 
     connection: KafkaConnection
     publisher: Publisher
     detector: Detector
     images: Images
+    group: str = "sightstream"
+    instance_id: str | None = None
     worker: WorkerPolicy = field(default_factory=WorkerPolicy)
     batching: BatchingPolicy = field(default_factory=BatchingPolicy)
 
@@ -46,13 +52,15 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self.intake = LaneIntake(lane_topics(parts.publisher.topics), parts.worker.drain_s)
-        router = FailureRouter(parts.publisher, parts.worker.group, _now_ms)
+        router = FailureRouter(parts.publisher, parts.group, _now_ms)
         step = DetectStep(
             parts.detector, parts.images, parts.publisher, router, self.intake.settled, self._fail_threadsafe
         )
         self._batcher = Batcher(step, parts.batching, parts.detector.max_batch, parts.detector.concurrency, self._fail)
         self.intake.batcher = self._batcher
-        self._app = build(parts.connection, parts.publisher.topics, parts.worker, self.intake)
+        member = Member(parts.group, parts.instance_id)
+        parts.publisher.on_failure = self._fail_threadsafe
+        self._app = build(parts.connection, parts.publisher.topics, member, parts.worker, self.intake)
 
     @property
     def ready(self) -> bool:
@@ -87,6 +95,7 @@ class Worker:
         if not self._crash.done() and self._app._consumer is not None:  # noqa: SLF001
             self._app.consumer.stop_flow()
             await self.intake.settle()
+            await self._app.consumer.commit_safe()
         await self._app.stop()
         for task in self._tasks:
             task.cancel()
@@ -116,7 +125,8 @@ class Worker:
             self._crash.set_result(error)
 
     def _fail_threadsafe(self, error: BaseException) -> None:
-        self._loop.call_soon_threadsafe(self._fail, error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended: the process ends anyway
+            self._loop.call_soon_threadsafe(self._fail, error)
 
 
 def _measure_lag(app: RunApp, intake: LaneIntake) -> None:

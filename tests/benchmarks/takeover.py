@@ -1,4 +1,4 @@
-"""How soon a killed worker's successor works: with a stable `worker.instance_id`, and without."""
+"""How soon a killed worker's successor works: with a stable `kafka.instance_id`, and without."""
 
 import signal
 import statistics
@@ -16,7 +16,7 @@ from tests.support.pipeline import CODEC, await_more, outcome_counter, pictures,
 
 ROUNDS, RECORDS = 3, 20_000
 SETTINGS = {"BATCHING_MAX_BATCH": "8", "BATCHING_MAX_WAITING": "200"}
-WITH, WITHOUT = "with worker.instance_id", "without"
+WITH, WITHOUT = "with kafka.instance_id", "without"
 
 
 def run(stage: Stage) -> Section:
@@ -48,7 +48,7 @@ def run(stage: Stage) -> Section:
 def _takeover(stage: Stage, photos: list[Path], *, stable: bool) -> float:
     topics = Topics(f"takeover{uuid.uuid4().hex[:8]}.")
     create_topics(stage.connection, topics)
-    settings = SETTINGS | {"IMAGES_ROOTS": str(photos[0].parent)} | ({"WORKER_INSTANCE_ID": "slot-0"} if stable else {})
+    settings = SETTINGS | {"IMAGES_ROOTS": str(photos[0].parent)} | ({"KAFKA_INSTANCE_ID": "slot-0"} if stable else {})
     log = stage.scratch / "takeover.log"
     with (
         Publisher(stage.connection, CODEC, topics) as publisher,

@@ -71,7 +71,9 @@ def references(photo: Path, outside: Path) -> Iterator[Expected]:
     yield Expected("wrong-sum", ref("wrong-sum", uri, sha256="0" * 64), Reason.IMAGE_HASH_MISMATCH)
     yield Expected("right-sum", ref("right-sum", uri, sha256=right))
     large = ref("too-large", uri, attributes={"note": "x" * 3000})
-    yield Expected("too-large", large, Reason.RECORD_TOO_LARGE)  # its result does not fit, see PUBLISHER_MAX_RECORD_BYTES
+    yield Expected(
+        "too-large", large, Reason.RECORD_TOO_LARGE
+    )  # its result does not fit, see PUBLISHER_MAX_RECORD_BYTES
     yield Expected("ftp", ref("ftp", "ftp://host/a.jpg"), Reason.URI_UNSUPPORTED)
     yield Expected("outside", ref("outside", outside.as_uri()), Reason.URI_FORBIDDEN)
     yield Expected("dots", ref("dots", f"{photo.parent.as_uri()}/../{outside.name}"), Reason.URI_FORBIDDEN)
@@ -203,7 +205,7 @@ async def test_each_bad_input_has_one_outcome_with_its_code(  # noqa: PLR0917 - 
             IMAGES_TIMEOUTS_READ_S="1.0",
             IMAGES_TIMEOUTS_GRACE_S="1.0",
             PUBLISHER_MAX_RECORD_BYTES="6000",
-            WORKER_INSTANCE_ID="slot-0",
+            KAFKA_INSTANCE_ID="slot-0",
         )
         worker.start()
         await asyncio.to_thread(check, connection, topics, publisher, photos[1], cases, group)

@@ -53,7 +53,8 @@ async def main() -> None:
             publisher=publisher,
             detector=open_detector(ModelSpec(path=task.worker["model"])),
             images=images,
-            worker=WorkerPolicy(group=task.group, commit_interval_s=task.commit_interval_s),
+            group=task.group,
+            worker=WorkerPolicy(commit_interval_s=task.commit_interval_s),
             batching=BatchingPolicy(**task.worker.get("batching", {})),
         )
         worker = Worker(parts)
