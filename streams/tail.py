@@ -46,8 +46,7 @@ class TailPolicy:
     """Where the tail starts and how much it takes at a time.
 
     `window_s`: how far before now it starts. `window_records`: the same per partition where the broker has nothing that new or knows no
-    timestamps. `run_records`: the most that is in memory decoded. `refresh_s`: how soon new partitions are noticed. `group` is never joined
-    nor committed to, but the client asks for its coordinator (DESCRIBE where there are ACLs).
+    timestamps. `run_records`: the most that is in memory decoded. `refresh_s`: how soon new partitions are noticed.
     """
 
     window_s: float = 60.0
@@ -57,14 +56,14 @@ class TailPolicy:
     refresh_s: float = 10.0
     request_timeout_s: float = 5.0
     pause_s: float = 1.0
-    group: str = "sightstream.notifier"
 
 
 class Tail:
     """A thread that reads results and dead letters and hands them to a feed on its event loop.
 
     It survives the loss of brokers and registry: it waits and goes on where it was. What was deleted from the log before it
-    was read is announced as a gap. Records that cannot be read are skipped and logged: the log keeps them.
+    was read is announced as a gap. Records that cannot be read are skipped and logged: the log keeps them. `group` is never joined nor
+    committed to, but the client asks for its coordinator (DESCRIBE where there are ACLs).
     """
 
     def __init__(
@@ -73,11 +72,12 @@ class Tail:
         codec: Codec,
         topics: Topics,
         policy: TailPolicy | None = None,
+        group: str = "sightstream.notifier",
         now: Callable[[], float] = time.time,
     ) -> None:
         self._connection, self._codec, self._topics = connection, codec, topics
         self._policy = policy or TailPolicy()
-        self._now = now
+        self._group, self._now = group, now
         self._stopping = threading.Event()
         self._known: set[Partition] = set()
         self._behind: set[Partition] = set()
@@ -114,8 +114,8 @@ class Tail:
     def _settings(self) -> dict[str, Any]:
         return {
             **self._connection.librdkafka(),
-            "client.id": self._policy.group,
-            "group.id": self._policy.group,
+            "client.id": self._group,
+            "group.id": self._group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",

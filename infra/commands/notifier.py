@@ -37,7 +37,6 @@ def command(settings: Settings, host: str | None, port: int | None) -> None:
 def open_notifier(settings: Settings, health: "Health") -> tuple["Run", "AddRoutes"]:
     """The part that follows the log, and the routes of its hub. Ready once the recent past has been read."""
     import asyncio
-    from dataclasses import replace
 
     from infra.runtime import first_of
     from infra.wiring import open_codec
@@ -46,8 +45,8 @@ def open_notifier(settings: Settings, health: "Health") -> tuple["Run", "AddRout
     from streams.tail import Tail
 
     hub = Hub(settings.notifier)
-    policy = replace(settings.tail, group=f"{settings.kafka.group}.notifier")
-    tail = Tail(settings.connection, open_codec(settings), settings.topics, policy)
+    group = f"{settings.kafka.group}.notifier"
+    tail = Tail(settings.connection, open_codec(settings), settings.topics, settings.tail, group)
     health.must_be_ready("notifier", lambda: None if hub.ready else "is reading its history")
 
     async def run(stop: asyncio.Event) -> None:
