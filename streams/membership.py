@@ -23,6 +23,8 @@ HOPELESS = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
 }
 _ASK_S = 10.0
+# How soon a partition whose queue was full is fetched again. The client's second is longer than a fast sink takes to empty the queue.
+_BACKOFF_MS = 20
 
 Handler = Callable[[frozenset[Partition]], None]
 
@@ -199,5 +201,6 @@ def _settings(connection: KafkaConnection, policy: MembershipPolicy) -> dict[str
         "fetch.max.bytes": policy.queued_kbytes << 10,
         "queued.max.messages.kbytes": policy.queued_kbytes,
         "queued.min.messages": policy.queued_records,
+        "fetch.queue.backoff.ms": _BACKOFF_MS,
         "reconnect.backoff.max.ms": 1000,
     }
