@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import faust
 from aiokafka.consumer.fetcher import FetchResult
+from faust.tables.manager import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -61,6 +62,9 @@ class RunApp(faust.App):
     max_run = 500
     fetch_wait_ms = 500
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, TableManager=_NoTables, **settings)
+
     def _new_transport(self) -> driver.Transport:
         return _Transport(self.conf.broker_consumer, self)
 
@@ -70,6 +74,13 @@ class RunApp(faust.App):
     def run_topic(self, name: str) -> Any:
         """A channel whose events hold lists of `FetchedRecord`: one partition each, in offset order."""
         return self.topic(name, schema=_RunSchema())
+
+
+class _NoTables(TableManager):
+    """There are none, so nothing needs a second to register before the worker joins its group."""
+
+    async def sleep(self, n: Any, **_: Any) -> None:  # noqa: ARG002 - Faust's signature
+        await super().sleep(0)
 
 
 class _RunSchema(faust.Schema):

@@ -13,6 +13,7 @@ import pytest
 from aiokafka.consumer.fetcher import Fetcher
 from faust.app.base import App
 from faust.streams import Stream
+from faust.tables.manager import TableManager
 from faust.transport.consumer import Consumer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import ConsumerMessage
@@ -36,6 +37,7 @@ READ_AND_UNDERSTOOD: dict[Callable[..., Any], str] = {
     Consumer.perform_seek: "0e8c130ff4b0afd8",
     Consumer.on_partitions_revoked: "d04b7ae72c6fc206",
     Consumer.wait_empty: "e4662fe24f094819",
+    TableManager.on_start: "365dd25fbc0e0684",
     App._on_partitions_revoked: "d5c895bbe57dc73a",
     App._stop_consumer: "55854a5de12c3f52",
     driver.AIOKafkaConsumerThread._create_worker_consumer: "c2701bfc3e6f6cad",
@@ -54,6 +56,7 @@ def test_every_override_still_overrides_something() -> None:
             "_drain_once",
             "_rewind",
             "_deliver",
+            "commit_safe",
         }
         assert {name for name in own if not hasattr(theirs, name)} == set()
 
