@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from faust.app.base import App
 from faust.streams import Stream
 from faust.tables.manager import TableManager
@@ -37,6 +37,9 @@ READ_AND_UNDERSTOOD: dict[Callable[..., Any], str] = {
     Consumer.perform_seek: "0e8c130ff4b0afd8",
     Consumer.on_partitions_revoked: "d04b7ae72c6fc206",
     Consumer.wait_empty: "e4662fe24f094819",
+    PartitionRecords._consumer_record: "e668541600b047ab",
+    PartitionRecords._unpack_records: "b803e6d46480732c",
+    Fetcher.fetched_records: "be4348896b9b66af",
     TableManager.on_start: "365dd25fbc0e0684",
     App._on_partitions_revoked: "d5c895bbe57dc73a",
     App._stop_consumer: "55854a5de12c3f52",
