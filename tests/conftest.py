@@ -3,9 +3,11 @@
 A broker that cannot start fails the tests that need it; nothing is skipped for want of one.
 """
 
+import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,6 +21,30 @@ from tests.support.kafka import Run, create_topics, delete_topics
 from tests.support.security import SecureKafka, start_secure
 
 _RUN = pytest.StashKey[Run]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--seed` repeats what chance did in a run."""
+    parser.addoption(
+        "--seed", type=int, help="the seed of every test that leaves something to chance, as a run printed it"
+    )
+
+
+@pytest.fixture
+def chance(pytestconfig: pytest.Config, record_property: Callable[[str, object], None]) -> Random:
+    """What a test leaves to chance comes from here; the seed is printed with the verdict, and `--seed` gives it again."""
+    given = pytestconfig.getoption("seed")
+    seed = secrets.randbelow(2**32) if given is None else given
+    record_property("seed", seed)
+    return Random(seed)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The verdicts of tests with a seed."""
+    for verdict, outcome in (("PASS", "passed"), ("FAIL", "failed")):
+        for report in terminalreporter.getreports(outcome):
+            for seed in (value for name, value in report.user_properties if name == "seed" and report.when == "call"):
+                terminalreporter.write_line(f"{verdict} seed={seed} {report.nodeid}")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -71,9 +71,8 @@ def references(photo: Path, outside: Path) -> Iterator[Expected]:
     yield Expected("wrong-sum", ref("wrong-sum", uri, sha256="0" * 64), Reason.IMAGE_HASH_MISMATCH)
     yield Expected("right-sum", ref("right-sum", uri, sha256=right))
     large = ref("too-large", uri, attributes={"note": "x" * 3000})
-    yield Expected(
-        "too-large", large, Reason.RECORD_TOO_LARGE
-    )  # its result does not fit, see PUBLISHER_MAX_RECORD_BYTES
+    # Its result does not fit, see PUBLISHER_MAX_RECORD_BYTES.
+    yield Expected("too-large", large, Reason.RECORD_TOO_LARGE)
     yield Expected("ftp", ref("ftp", "ftp://host/a.jpg"), Reason.URI_UNSUPPORTED)
     yield Expected("outside", ref("outside", outside.as_uri()), Reason.URI_FORBIDDEN)
     yield Expected("dots", ref("dots", f"{photo.parent.as_uri()}/../{outside.name}"), Reason.URI_FORBIDDEN)

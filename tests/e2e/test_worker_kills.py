@@ -48,7 +48,7 @@ def test_nothing_is_lost_when_a_worker_dies(  # noqa: PLR0917 - fixtures
 
     worker.start()
     started = time.monotonic()
-    await_more(connection, topics, len(before.results) + len(before.letters))
+    await_more(connection, topics, before.records)
     assert time.monotonic() - started < SESSION_S, "it had to wait for the session of its predecessor"
     outcomes = await_outcomes(connection, topics, refs)
     assert worker.end(signal.SIGTERM) == 0
@@ -82,7 +82,7 @@ def test_a_graceful_stop_finishes_what_began_and_leaves_no_copy(
     publish(publisher, refs)
     worker = make_worker(KAFKA_INSTANCE_ID="slot-0", BATCHING_MAX_BATCH=str(BATCH))
     for _ in range(3):
-        seen = len(Outcomes.read(connection, topics).results)
+        seen = Outcomes.read(connection, topics).records
         worker.start()
         await_more(connection, topics, seen)
         assert worker.end(signal.SIGTERM) == 0

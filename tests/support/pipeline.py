@@ -146,6 +146,11 @@ class Outcomes:
         stamps = [message.timestamp()[1] for message in (*found[0], *found[1])]
         return cls(results, letters, dict(zip(names, stamps, strict=True)))
 
+    @property
+    def records(self) -> int:
+        """How many there are, copies included."""
+        return len(self.results) + len(self.letters)
+
     def missing(self, refs: Sequence[ImageRef]) -> set[str]:
         """Ids that have neither result nor dead letter."""
         return (
