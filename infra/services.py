@@ -4,14 +4,22 @@ import asyncio
 
 from detectors.base import Detector
 from detectors.images import ImageLoader
-from infra.commands.sink import open_delivery
-from infra.runtime import Run, run_together, threaded
-from infra.server import build, serving
+from infra.runtime import Run, first_of, run_together, threaded
+from infra.server import AddRoutes, build, serving
 from infra.settings import Settings
 from infra.telemetry import Health, describe_build
+from infra.wiring import open_codec
 from producers.publisher import Publisher
+from sinks.api import add_routes
+from sinks.notifier import Hub
+from sinks.parquet import ParquetSink
+from streams.deliver import Delivery, DeliveryPolicy
+from streams.membership import MembershipPolicy
 from streams.retries import ForwarderPolicy, RetryForwarder
+from streams.tail import Tail
 from streams.worker import Worker, WorkerParts
+
+PARQUET = "parquet"
 
 
 async def run_worker(settings: Settings, publisher: Publisher, detector: Detector, stop: asyncio.Event) -> None:
@@ -19,6 +27,27 @@ async def run_worker(settings: Settings, publisher: Publisher, detector: Detecto
     health = Health()
     async with serving(build(health), settings.http):
         await run_together(working_parts(settings, publisher, detector, health), stop, health.stopping)
+
+
+async def run_parquet(settings: Settings, publisher: Publisher, http: bool, stop: asyncio.Event) -> None:
+    """One sink process; with `http`, its health and metrics at `http.port`."""
+    describe_build(settings.general.git_sha)
+    health = Health()
+    parts = {PARQUET: parquet(settings, publisher, health)}
+    if not http:
+        await run_together(parts, stop)
+        return
+    async with serving(build(health), settings.http):
+        await run_together(parts, stop, health.stopping)
+
+
+async def run_notifier(settings: Settings, stop: asyncio.Event) -> None:
+    """One notifier process: subscribers, health and metrics at `http.port`."""
+    describe_build(settings.general.git_sha)
+    health = Health()
+    part, routes = notifier(settings, health)
+    async with serving(build(health, routes), settings.http):
+        await run_together({"notifier": part}, stop, health.stopping)
 
 
 def working_parts(settings: Settings, publisher: Publisher, detector: Detector, health: Health) -> dict[str, Run]:
@@ -53,15 +82,44 @@ def detection(settings: Settings, publisher: Publisher, detector: Detector, heal
 
 def retries(settings: Settings, publisher: Publisher) -> Run:
     """The forwarder: puts records of the retry topics back on their lanes when they are due."""
-    kafka = settings.kafka
-    instance = f"{kafka.instance_id}.retry" if kafka.instance_id else None
-    policy = ForwarderPolicy(group=f"{kafka.group}.retry", instance_id=instance)
-    forwarder = RetryForwarder(settings.connection, publisher, publisher.codec, policy)
+    group, instance = _member(settings, "retry")
+    forwarder = RetryForwarder(
+        settings.connection, publisher, publisher.codec, ForwarderPolicy(group=group, instance_id=instance)
+    )
     return threaded(forwarder.run, "retries")
 
 
 def parquet(settings: Settings, publisher: Publisher, health: Health) -> Run:
-    """The Parquet sink, in a thread."""
-    delivery = open_delivery(settings, publisher)
-    health.must_be_ready("parquet", delivery.complaint)
-    return threaded(delivery.run, "parquet")
+    """The Parquet sink, in a thread: results into the lake of `settings`."""
+    group, instance = _member(settings, PARQUET)
+    delivery = Delivery(
+        settings.connection,
+        publisher,
+        ParquetSink(settings.parquet),
+        DeliveryPolicy(stage=PARQUET),
+        MembershipPolicy(group=group, instance_id=instance),
+    )
+    health.must_be_ready(PARQUET, delivery.complaint)
+    return threaded(delivery.run, PARQUET)
+
+
+def notifier(settings: Settings, health: Health) -> tuple[Run, AddRoutes]:
+    """The part that follows the log, and the routes of its hub. Ready once the recent past has been read."""
+    hub = Hub(settings.notifier)
+    group, _ = _member(settings, "notifier")
+    tail = Tail(settings.connection, open_codec(settings), settings.topics, settings.tail, group)
+    health.must_be_ready("notifier", lambda: None if hub.ready else "is reading its history")
+
+    async def run(stop: asyncio.Event) -> None:
+        work = asyncio.ensure_future(tail.run(hub))
+        await first_of(work, stop)
+        tail.stop()
+        await work
+
+    return run, lambda app: add_routes(app, hub)
+
+
+def _member(settings: Settings, part: str) -> tuple[str, str | None]:
+    """Consumer group and instance id of a part that has a group of its own beside the workers'."""
+    kafka = settings.kafka
+    return f"{kafka.group}.{part}", f"{kafka.instance_id}.{part}" if kafka.instance_id else None

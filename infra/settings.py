@@ -1,8 +1,9 @@
 """Every setting of the project, and the only place that reads the environment or a TOML file.
 
 Later wins: defaults < the file (`--config`, else `SIGHTSTREAM_CONFIG`, else `./sightstream.toml` if it is there) < the environment
-(`SIGHTSTREAM_SECTION_NAME`) < the command line. An unknown name is an error everywhere. A section that belongs to a part is the part's
-own policy class, imported and checked when it is first asked for: reading the Kafka settings does not load an image decoder.
+(`SIGHTSTREAM_SECTION_NAME`) < the command line. An unknown name is an error. A section that belongs to a part is the part's own policy
+class, imported and checked when it is first asked for (reading the Kafka settings does not load an image decoder); services check all of
+them before they start.
 """
 
 import os

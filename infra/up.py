@@ -8,7 +8,6 @@ from detectors.base import Detector
 from infra import services
 from infra.broker.embedded import EmbeddedKafka
 from infra.broker.local import LocalKafka
-from infra.commands.notifier import open_notifier
 from infra.connections import check_connection
 from infra.demo import fresh_lake, on_embedded
 from infra.runtime import run_together
@@ -50,7 +49,7 @@ async def run_everything(
     """Run until `stop`; `tell` gets lines for whoever started it."""
     health = Health()
     with open_publisher(settings) as publisher:
-        follow, add_routes = open_notifier(settings, health)
+        follow, add_routes = services.notifier(settings, health)
         # In the order in which they end: what the worker still writes, the sink and the notifier still carry on.
         parts = services.working_parts(settings, publisher, detector, health)
         parts |= {"parquet": services.parquet(settings, publisher, health), "notifier": follow}

@@ -42,11 +42,11 @@ def command(
 
     wanted = {"model.path": model, "parquet.directory": directory, "http.port": port}
     roots = {"images.roots": [str(images.absolute())] if images else None}
-    settings = settings.overriding(wanted | roots)
+    settings = settings.overriding(wanted | roots).checked_fully()
     logs.set_up(settings.log)
     detector = open_detector(settings)
     try:
-        with kafka_for(settings.checked_fully(), kafka) as ready:
+        with kafka_for(settings, kafka) as ready:
             run_process(partial(run_everything, ready, detector, click.echo), settings.general.grace_s)
     finally:
         detector.close()

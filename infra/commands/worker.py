@@ -6,6 +6,8 @@ import click
 
 from infra.settings import Settings
 
+PORT = 8090  # beside a notifier, which has 8080, on one machine
+
 
 @click.command("worker")
 @click.option(
@@ -15,12 +17,10 @@ from infra.settings import Settings
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=8090,
-    show_default=True,
-    help="Of health and metrics; 0 takes a free one.",
+    help=f"Of health and metrics, over http.port (which is {PORT} here unless set); 0 takes a free one.",
 )
 @click.pass_obj
-def command(settings: Settings, model: Path | None, device: str | None, port: int) -> None:
+def command(settings: Settings, model: Path | None, device: str | None, port: int | None) -> None:
     """Run one stream worker. Start as many as the lanes have partitions; SIGTERM drains and exits 0."""
     from functools import partial
 
@@ -31,7 +31,7 @@ def command(settings: Settings, model: Path | None, device: str | None, port: in
     from infra.wiring import open_detector, open_publisher
 
     wanted = {"model.path": model, "model.device": device, "http.port": port}
-    settings = settings.overriding(wanted).checked_fully()
+    settings = settings.defaulting({"http.port": PORT}).overriding(wanted).checked_fully()
     logs.set_up(settings.log)
     detector = open_detector(settings)
     try:

@@ -149,6 +149,18 @@ def test_overriding_wins_and_none_changes_nothing() -> None:
     assert (settings.kafka.group, settings.topics.online) == ("a", "p.images.online")
 
 
+def test_a_default_of_a_command_gives_way_to_whatever_was_said(tmp_path: Path) -> None:
+    file = _toml(tmp_path, "[http]\nport = 1234")
+    assert load(file, environ={}).defaulting({"http.port": 8090}).http.port == 1234
+    assert Settings().defaulting({"http.port": 8090}).http.port == 8090
+
+
+def test_group_and_instance_id_are_said_once() -> None:
+    for name in ("worker.group", "worker.instance_id", "tail.group"):
+        with pytest.raises(ConfigurationError, match="there is no setting"):
+            load(overrides={name: "x"}, environ={}).checked_fully()
+
+
 def test_a_failpoint_is_armed_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     from infra.settings import arm_failpoint
 

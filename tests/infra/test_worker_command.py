@@ -27,8 +27,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def _worker(directory: Path, environ: dict[str, str]) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
-    command = [sys.executable, "-m", "infra.cli", "worker", "--model", "fake", "--port", "0"]
+def _worker(
+    directory: Path, environ: dict[str, str], *arguments: str
+) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+    command = [sys.executable, "-m", "infra.cli", "worker", "--model", "fake", *arguments]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTSTREAM_")}
     log = directory / "worker.log"
     environment = kept | environ | {"PYTHONPATH": str(ROOT), "SIGHTSTREAM_LOG_FORMAT": "json"}
@@ -61,6 +63,7 @@ def test_a_worker_detects_tells_its_health_and_drains_on_sigterm(
         "SIGHTSTREAM_KAFKA_PREFIX": topics.prefix,
         "SIGHTSTREAM_KAFKA_GROUP": f"{topics.prefix}group",
         "SIGHTSTREAM_IMAGES_ROOTS": str(PHOTOS),
+        "SIGHTSTREAM_HTTP_PORT": "0",  # which no option stands over
     }
     refs = [ImageRef(id=photo.stem, uri=file_uri(photo)) for photo in sorted(PHOTOS.glob("*.jpg"))]
     with _worker(tmp_path, environ) as (process, log), Outcomes(connection, publisher.codec, topics) as outcomes:
