@@ -33,7 +33,7 @@ class ImagePolicy:
     """
 
     roots: tuple[Path, ...] = ()
-    stores: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    stores: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)  # may hold keys
     ports: frozenset[int] = frozenset({80, 443})
     extra_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     max_bytes: int = 32 * 1024 * 1024

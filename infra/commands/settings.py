@@ -23,7 +23,7 @@ def _print(name: str, value: Any) -> None:
     if is_dataclass(value):
         for item in fields(value):
             _print(f"{above}{item.name}", getattr(value, item.name))
-    elif isinstance(value, Mapping):
+    elif isinstance(value, Mapping) and value:
         for key, inner in value.items():
             _print(f"{above}{key}", inner)
     else:

@@ -11,6 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from infra.cli import COMMANDS, group
+from infra.setting_values import names_of
+from infra.settings import SECTIONS, section_type
+from schemas.connection import SECURITY_NAMES
 
 HEAVY = (
     "torch",
@@ -64,6 +67,18 @@ def test_an_unknown_command_is_an_error() -> None:
     assert CliRunner().invoke(group, ["wrok"]).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["worker"], ["sink", "parquet"], ["notifier"], ["up", "--model", "fake"], ["demo", "--model", "fake"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_service_refuses_a_misspelt_setting_of_any_part(arguments: list[str]) -> None:
+    environ = {"SIGHTSTREAM_IMAGES_MAX_BITES": "1", "SIGHTSTREAM_KAFKA_BOOTSTRAP": "127.0.0.1:1"}
+    result = CliRunner().invoke(group, arguments, env=environ)
+    assert result.exit_code == 2
+    assert "did you mean 'IMAGES_MAX_BYTES'" in result.stderr
+
+
 def test_what_the_user_can_mend_is_one_line_on_stderr_and_exit_code_2(tmp_path: Path) -> None:
     result = CliRunner().invoke(group, ["--set", "kafka.bootstrp=x", "settings"])
     assert result.exit_code == 2
@@ -71,6 +86,13 @@ def test_what_the_user_can_mend_is_one_line_on_stderr_and_exit_code_2(tmp_path: 
         result.stderr
         == "sightstream: command line: there is no setting 'kafka.bootstrp'; did you mean 'kafka.bootstrap'?\n"
     )
+
+
+def test_settings_shows_every_name_that_there_is() -> None:
+    shown = {line.partition(" = ")[0] for line in CliRunner().invoke(group, ["settings"]).stdout.splitlines()}
+    names = {name for section in ("", *SECTIONS) for name in names_of(section, section_type(section))}
+    security = {f"kafka.security.{key}" for key in SECURITY_NAMES}  # shown once they are given
+    assert names - security == shown
 
 
 def test_settings_shows_values_and_hides_secrets() -> None:
