@@ -21,6 +21,8 @@ A YOLOv8 model will do. With the ultralytics package (AGPL-3.0) this command wri
     yolo export model=yolov8n.pt format=onnx dynamic=True
 A .pt file works as it is where the ultralytics extra is installed. Photographs of your own: IMAGES=directory."""
 
+_LIMITS = "on an embedded broker, a demonstration's: in memory, about 5 MB a partition, one process; it ends with this command"
+
 
 @click.command("demo")
 @click.option(
@@ -56,6 +58,7 @@ def command(context: click.Context, model: Path | None, images: Path | None, rou
     from infra.demo import run_demo
 
     logs.set_up(settings.log)
+    click.echo(_LIMITS)
     with tqdm(total=len(refs), unit="image", desc="detecting", leave=False) as bar:
         summary = run_demo(settings, refs, bar.update)
     if summary is None:
