@@ -8,8 +8,8 @@ import click
 import pytest
 import yaml
 
-from infra.cli import group
 from infra.settings import load
+from tests.support.command_lines import parse
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.kafka.yml").read_text(encoding="utf-8"))
@@ -17,18 +17,6 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 TARGETS = {match[1] for match in re.finditer(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE)}
-
-
-def _parse(arguments: list[str]) -> click.Command:
-    """The command that a command line means; raises click.UsageError where it would be refused."""
-    context = group.make_context("sightstream", list(arguments))
-    command: click.Command = group
-    while isinstance(command, click.Group):
-        name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
-        assert found is not None
-        command = found
-        context = command.make_context(name, rest, parent=context)
-    return command
 
 
 def _command_line(service: dict[str, Any]) -> list[str]:
@@ -71,13 +59,13 @@ def test_kafka_tells_clients_the_addresses_at_which_they_reach_it() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_commands_are_commands_of_the_cli(name: str) -> None:
-    assert _parse(_command_line(SERVICES[name])).callback is not None
+    assert parse(_command_line(SERVICES[name])).callback is not None
 
 
 @pytest.mark.parametrize("line", ["notifer", "worker --prot 1", "sink parquet --htp"])
 def test_a_wrong_command_would_be_noticed(line: str) -> None:
     with pytest.raises(click.UsageError):
-        _parse(line.split())
+        parse(line.split())
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -99,7 +87,7 @@ def test_the_images_own_commands_are_commands_of_the_cli() -> None:
     assert len(commands) == 4
     for command in commands:
         if command != ["--help"]:
-            _parse(command)
+            parse(command)
 
 
 @pytest.mark.parametrize("name", sorted(set(SERVICES) - {"topics", "publish"}))
