@@ -21,7 +21,6 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OPERATIONS = ROOT / "docs" / "operations.md"
 SETTINGS = {name for section in SECTIONS for name in names_of(section, section_type(section))}
 TOPICS = {topic.name for topic in Topics().catalogue()}
-OTHERS = {"worker.py", "images.py"}  # files that share their first word with a section
 
 
 def functions_in(path: Path) -> set[str]:
@@ -90,7 +89,7 @@ def test_every_command_line_is_one_that_the_command_takes(
 def test_every_setting_exists(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     named = set(re.findall(rf"`((?:{'|'.join(SECTIONS)})\.[a-z_][a-z_.]*)`", text))
-    assert named - TOPICS - OTHERS <= SETTINGS
+    assert named - TOPICS <= SETTINGS
 
 
 def test_the_table_of_metrics_names_all_that_a_process_exposes_and_no_other() -> None:
