@@ -217,6 +217,8 @@ class Tail:
     def _failures(self, partition: Partition, messages: Sequence[Message]) -> list[Event]:
         events = []
         for message in messages:
+            if message.value() is None:
+                continue  # marks a letter as redriven
             try:
                 letter = self._codec.decode(message.value(), DeadLetter)
             except RejectedError as error:
@@ -239,8 +241,8 @@ class _Desk:
             try:
                 return done.result(timeout=0.5)
             except TimeoutError:
-                if done.done():
-                    raise
+                if done.done():  # just now, or it failed with a TimeoutError of its own
+                    return done.result()
         done.cancel()
         return None
 
