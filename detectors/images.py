@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeAlias
+from urllib.parse import urlsplit
 
 from detectors.base import Image
 from detectors.decode import decode
@@ -80,7 +81,7 @@ class ImageLoader:
             return BusyError(Reason.FETCH_FAILED, "not enough memory for this image now")
         except Exception:
             # Not a failure that we know. The image is given up rather than the partition, and the trace says what to mend.
-            log.exception("loading an image failed unexpectedly")
+            log.exception("loading an image failed unexpectedly", extra={"image": _name_of(request.uri)})
             return RejectedError(Reason.FETCH_FAILED, "loading the image failed unexpectedly")
 
     async def _load(self, request: ImageRequest) -> Image:
@@ -125,6 +126,17 @@ def _report_fetch(started: float, outcome: str, size: int | None = None) -> floa
     if size is not None:
         IMAGE_BYTES.observe(size)
     return elapsed_s * 1e3
+
+
+def _name_of(uri: str) -> str:
+    """Enough to find an image by, without what may be secret: a file's path; of others the host, and a hash of the whole."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "no URI"
+    if parts.scheme == "file":
+        return parts.path
+    return f"{parts.scheme}://{parts.hostname or ''} sha256:{hashlib.sha256(uri.encode(errors='replace')).hexdigest()[:16]}"
 
 
 def _without_frames(error: RejectedError | BusyError) -> RejectedError | BusyError:

@@ -181,3 +181,27 @@ async def test_fetches_are_counted_by_outcome(tmp_path: Path) -> None:
     async with ImageLoader(ImagePolicy(roots=(tmp_path,))) as loader:
         await loader.load([ImageRequest((tmp_path / name).as_uri()) for name in ("a.png", "none.png")])
     assert (count("ok"), count("image_not_found")) == (before[0] + 1, before[1] + 1)
+
+
+@pytest.mark.parametrize(
+    ("uri", "named"),
+    [
+        ("file:///shop/a.jpg", "/shop/a.jpg"),
+        ("https://me:secret@host.example/a.jpg?signature=secret", "https://host.example sha256:"),
+        ("s3://bucket/secret.jpg", "s3://bucket sha256:"),
+        ("http://[", "no URI"),
+    ],
+)
+async def test_a_failure_that_nobody_foresaw_names_its_image_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, uri: str, named: str
+) -> None:
+    async def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with ImageLoader(ImagePolicy()) as loader:
+        monkeypatch.setattr(ImageLoader, "_load", fail)
+        [outcome] = await loader.load([ImageRequest(uri)])
+    assert isinstance(outcome, RejectedError)
+    [record] = caplog.records
+    assert record.__dict__["image"].startswith(named)
+    assert "secret" not in record.__dict__["image"]
