@@ -100,8 +100,8 @@ class OpenVinoDetector:
 
     @property
     def max_batch(self) -> int:
-        """Not the device's bound, as images run one by one, but what keeps a call short."""
-        return 64
+        """Not the device's bound, as images run one by one, but what keeps a call short: results leave when their batch is done."""
+        return 16
 
     def warm(self) -> None:
         """Run every request once, so that the first image of a run is not slower than the rest."""
