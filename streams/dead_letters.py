@@ -19,7 +19,7 @@ from producers.publisher import Publisher
 from schemas import failpoints
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
-from schemas.errors import ConfigurationError, DeliveryError, RejectedError
+from schemas.errors import ConfigurationError, DeliveryError, Reason, RejectedError
 from schemas.records import DeadLetter, Lane
 from schemas.topics import Topics
 from streams.ends import end_offsets
@@ -126,18 +126,18 @@ class DeadLetters:
                 done.impossible[entry.place] = _obstacle(entry.letter)
             elif entry.redriven and not again:
                 done.before.append(entry.place)
-            else:
+            elif dry_run:
                 done.sent.append(entry.place)
+            else:
                 batch.append((entry, topic))
-            if len(batch) == _AT_ONCE and not dry_run:
-                self._send(batch, publisher)
+            if len(batch) == _AT_ONCE:
+                self._send(batch, publisher, done)
                 batch.clear()
-        if not dry_run:
-            self._send(batch, publisher)
+        self._send(batch, publisher, done)
         return done
 
-    def _send(self, batch: list[tuple[Entry, str]], publisher: Publisher) -> None:
-        """Send a batch's records, then the markers of those that were confirmed."""
+    def _send(self, batch: list[tuple[Entry, str]], publisher: Publisher, done: Redrive) -> None:
+        """Send a batch's records, then the markers of those that were confirmed. One that is too large is not possible."""
         reports = [
             _send(publisher, topic, entry.letter.key, entry.letter.value, self._headers(entry))
             for entry, topic in batch
@@ -145,11 +145,15 @@ class DeadLetters:
         errors = [report.exception() for report in reports]
         failpoints.reach("redrive.sent")
         confirmed = [entry for (entry, _), error in zip(batch, errors, strict=True) if error is None]
+        done.sent += [entry.place for entry in confirmed]
+        for (entry, _), error in zip(batch, errors, strict=True):
+            if isinstance(error, RejectedError):
+                done.impossible[entry.place] = str(error)
         reports = [
             _send(publisher, self._topics.dead_letters, entry.letter.key, None, [_marker(entry)]) for entry in confirmed
         ]
         for error in [*errors, *(report.exception() for report in reports)]:
-            if error is not None:
+            if error is not None and not isinstance(error, RejectedError):
                 raise error
 
     def _headers(self, entry: Entry) -> Headers:
@@ -251,8 +255,15 @@ def _send(publisher: Publisher, topic: str, key: bytes | None, value: bytes | No
     def report(error: KafkaError | None, _: Message) -> None:
         if error is None:
             future.set_result(None)
+        elif (
+            error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        ):  # the broker's word: the topic takes less than the client thought
+            future.set_exception(RejectedError(Reason.RECORD_TOO_LARGE, f"the record does not fit on {topic}: {error}"))
         else:
             future.set_exception(DeliveryError(f"a record for {topic} was not confirmed: {error}"))
 
-    publisher.send(topic, key, value, report, headers)
+    try:
+        publisher.send(topic, key, value, report, headers)
+    except RejectedError as error:
+        future.set_exception(error)
     return future

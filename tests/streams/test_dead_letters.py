@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 
 from infra.commands.dead_letters import command
 from infra.settings import Settings
-from producers.publisher import Publisher
+from producers.publisher import Publisher, PublisherPolicy
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
 from schemas.errors import Reason, RejectedError
@@ -192,6 +192,19 @@ def test_what_was_never_on_a_lane_cannot_be_redriven(
     told = cli("redrive", "--all")
     assert told.exit_code == 1
     assert told.stdout == "redriven: 0, redriven before: 0, not possible: 2\n"
+
+
+def test_a_record_that_fits_on_no_lane_keeps_no_other_from_being_redriven(
+    connection: KafkaConnection, publisher: Publisher, letters: DeadLetters, codec: Codec, bury: Callable[..., None]
+) -> None:
+    for image_id in ("a", "large", "c"):
+        bury(record(publisher, image_id, key="x" * (5_000 if image_id == "large" else 1)))
+    with Publisher(connection, codec, publisher.topics, PublisherPolicy(max_record_bytes=3_000)) as narrow:
+        done = letters.redrive(letters.find(Filter()), narrow)
+    assert (len(done.sent), len(done.impossible)) == (2, 1)
+    found = {entry.letter.image_id: entry for entry in letters.find(Filter())}
+    assert {image_id: entry.redriven for image_id, entry in found.items()} == {"a": True, "large": False, "c": True}
+    assert "does not fit" in done.impossible[found["large"].place]
 
 
 @pytest.mark.kill
