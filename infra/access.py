@@ -10,9 +10,11 @@ from schemas.topics import Topics
 
 
 class Role(StrEnum):
-    """A kind of process that has a Kafka user of its own."""
+    """A kind of process that has a Kafka user of its own. AWAITER: `publish --wait`. REDRIVER: `dead-letters`, which marks what it sent."""
 
     PUBLISHER = "publisher"
+    AWAITER = "awaiter"
+    REDRIVER = "redriver"
     WORKER = "worker"
     PARQUET = "parquet"
     NOTIFIER = "notifier"
@@ -33,13 +35,14 @@ class Grants:
 def grants(role: Role, topics: Topics) -> Grants:
     """What the role needs. The worker also forwards what is due from the retry topics back to the lanes."""
     lanes, retries = (topics.online, topics.bulk), tuple(topics.retries)
+    outcomes = (topics.detections, topics.dead_letters)
     return {
         Role.PUBLISHER: Grants(writes=lanes),
-        Role.WORKER: Grants(
-            (*lanes, *retries), (topics.detections, topics.dead_letters, *lanes, *retries), groups=AclOperation.READ
-        ),
+        Role.AWAITER: Grants(outcomes, lanes, groups=AclOperation.DESCRIBE),
+        Role.REDRIVER: Grants((topics.dead_letters,), (*lanes, topics.dead_letters), groups=AclOperation.DESCRIBE),
+        Role.WORKER: Grants((*lanes, *retries), (*outcomes, *lanes, *retries), groups=AclOperation.READ),
         Role.PARQUET: Grants((topics.detections,), (topics.dead_letters,), groups=AclOperation.READ),
-        Role.NOTIFIER: Grants((topics.detections, topics.dead_letters), groups=AclOperation.DESCRIBE),
+        Role.NOTIFIER: Grants(outcomes, groups=AclOperation.DESCRIBE),
     }[role]
 
 

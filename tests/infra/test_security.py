@@ -14,8 +14,10 @@ from producers.publisher import Publisher
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
 from schemas.errors import ConfigurationError
-from schemas.records import ImageRef
+from schemas.records import DeadLetter, ImageRef
 from schemas.topics import Topics
+from streams.awaiting import Outcomes
+from streams.dead_letters import DeadLetters, Filter
 from tests.support.kafka import create_topics, delete_topics, read_topic
 from tests.support.security import SecureKafka
 
@@ -163,6 +165,49 @@ def test_a_notifier_reads_without_joining_a_group(secure_kafka: SecureKafka, sec
     assert read_topic(connection, secure_topics.detections, at_least=1, group=group)
     with pytest.raises(KafkaException, match="authorization failed"):
         _read_in_group(connection, secure_topics.detections, group)
+
+
+def test_who_waits_for_outcomes_needs_no_more_than_its_acls(
+    secure_kafka: SecureKafka, secure_topics: Topics, codec: Codec
+) -> None:
+    secure_kafka.allow(acls(Role.AWAITER, "awaiter", secure_topics, "sightstream"))
+    connection = secure_kafka.scram("awaiter")
+    with (
+        Publisher(secure_kafka.scram("admin"), codec, secure_topics) as worker,
+        Publisher(connection, codec, secure_topics) as publisher,
+        Outcomes(connection, codec, secure_topics) as outcomes,
+    ):
+        marks = outcomes.marks()
+        publisher.publish(ImageRef(id="a", uri="file:///a.jpg")).result(timeout=30)
+        letter = codec.encode(DeadLetter(code="image_corrupt", message="no JPEG", stage="fetch", image_id="a"))
+        worker.send(secure_topics.dead_letters, key=None, value=letter, on_delivery=lambda error, receipt: None)
+        assert outcomes.wait({"a"}, marks, 30).failures == {"a": "image_corrupt"}
+
+
+def test_who_redrives_needs_no_more_than_its_acls(
+    secure_kafka: SecureKafka, secure_topics: Topics, codec: Codec
+) -> None:
+    secure_kafka.allow(acls(Role.REDRIVER, "redriver", secure_topics, "sightstream"))
+    connection = secure_kafka.scram("redriver")
+    original = codec.encode(ImageRef(id="a", uri="file:///a.jpg"))
+    letter = DeadLetter(
+        code="fetch_failed",
+        message="refused",
+        stage="fetch",
+        image_id="a",
+        source_topic=secure_topics.online,
+        value=original,
+    )
+    with Publisher(secure_kafka.scram("admin"), codec, secure_topics) as worker:
+        worker.send(
+            secure_topics.dead_letters, key=None, value=codec.encode(letter), on_delivery=lambda error, receipt: None
+        )
+    letters = DeadLetters(connection, codec, secure_topics)
+    with Publisher(connection, codec, secure_topics) as publisher:
+        assert len(letters.redrive(letters.find(Filter()), publisher).sent) == 1
+    assert [entry.redriven for entry in letters.find(Filter())] == [True]
+    (again,) = read_topic(secure_kafka.scram("admin"), secure_topics.online, at_least=1)
+    assert again.value() == original
 
 
 def _read_in_group(connection: KafkaConnection, topic: str, group: str) -> bytes | None:

@@ -23,7 +23,7 @@ from infra.broker.locks import exclusive
 from schemas.connection import KafkaConnection
 from tests.support.kafka import SMALL
 
-USERS = ("admin", "publisher", "worker", "parquet", "notifier", "stranger")
+USERS = ("admin", "publisher", "worker", "parquet", "notifier", "awaiter", "redriver", "stranger")
 _ANY = AclBindingFilter(
     ResourceType.ANY, None, ResourcePatternType.ANY, None, None, AclOperation.ANY, AclPermissionType.ANY
 )
