@@ -8,7 +8,7 @@ from typing import TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-from infra.settings import LogSettings
+from infra.sections import LogSettings
 
 _REPEATS_S = 10.0
 # aiokafka says every 0.1 s that a broker is away; librdkafka, mode and aiohttp have their own way of saying things often.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import httpx2  # what the pinned confluent-kafka speaks HTTP with: its errors come through
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient, SchemaRegistryError
 
-from infra.settings import RegistrySettings
+from infra.sections import RegistrySettings
 from schemas import avro_files
 from schemas.errors import BusyError, ConfigurationError, Reason, RejectedError
 from schemas.topics import Topics

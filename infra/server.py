@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from infra.settings import HttpSettings
+from infra.sections import HttpSettings
 from infra.telemetry import Health
 from schemas.errors import ConfigurationError
 from sinks.admission import check_bind

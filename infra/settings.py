@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from detectors.spec import ModelSpec
+from infra.sections import GeneralSettings, HttpSettings, KafkaSettings, LogSettings, RegistrySettings
 from infra.setting_values import Given, environment_name, names_of, structure, unknown
 from schemas import failpoints
-from schemas.connection import SECURITY_NAMES, KafkaConnection
+from schemas.connection import KafkaConnection
 from schemas.errors import ConfigurationError
 from schemas.topics import Topics
 
@@ -35,70 +36,6 @@ DEFAULT_FILE = Path("sightstream.toml")
 SECRET_NAMES = ("password", "secret", "token", "credential", "access_key", "account_key", "sas_key")
 
 Section = TypeVar("Section")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GeneralSettings:
-    """Names without a section: where local state and downloads live, what build this is, how long a process may take to end.
-
-    `grace_s`: from SIGTERM until a process that still drains is ended hard; longer than `worker.drain_s`.
-    `failpoint`: the named point, and at which time of reaching it (`name:nth`), a test wants the process to die.
-    """
-
-    state_dir: Path = Path("var")
-    cache_dir: Path = Path("~/.cache/sightstream")
-    git_sha: str = "unknown"
-    grace_s: float = 25.0
-    failpoint: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KafkaSettings:
-    """Brokers, how to reach them, and how topics are made.
-
-    `security` takes librdkafka's names: `[kafka.security] "sasl.username" = ...`, or `SIGHTSTREAM_KAFKA_SASL_USERNAME`.
-    `group` is the workers' consumer group, and the prefix of the others: `<group>.retry`, `<group>.parquet`, `<group>.notifier`.
-    `instance_id` must be stable and unique for each slot: a process that died is then replaced without waiting for its session to expire.
-    """
-
-    bootstrap: str = "127.0.0.1:9092"
-    security: Mapping[str, str] = field(default_factory=dict, repr=False, metadata={"keys": SECURITY_NAMES})
-    prefix: str = ""
-    partitions: int = 4
-    replication: int = 1
-    group: str = "sightstream"
-    instance_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrySettings:
-    """A Confluent-compatible schema registry; without one the packaged schemas are used.
-
-    `url` may be a list with commas, tried in turn. `ca_location` is a PEM file or directory; without it the usual authorities are trusted.
-    """
-
-    url: str | None = None
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    ca_location: str | None = None
-    timeout_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpSettings:
-    """Where HTTP is served. Anything beyond loopback needs `public = true`, since nothing here authenticates a caller."""
-
-    host: str = "127.0.0.1"
-    port: int = 8080
-    public: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
-    """`format`: `json`, `console`, or `auto`: console on a terminal, else JSON. `level` is a name of the standard library's."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = "auto"
 
 
 _LIGHT: dict[str, type] = {

@@ -1,6 +1,5 @@
 """What a process tells about itself: its build, and whether it is ready."""
 
-import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 
@@ -55,23 +54,6 @@ class Health:
         """What stands in the way of work: part -> complaint."""
         stopping = {"process": "is stopping"} if self._stopping else {}
         return {**self.alive(), **_complaints(self._ready), **stopping}
-
-
-def no_longer_than(
-    limit_s: float, what: str, now: Callable[[], float] = time.monotonic
-) -> tuple[Callable[[], None], Probe]:
-    """A beat to call and a probe that complains when the last beat is older than `limit_s`."""
-    last = now()
-
-    def beat() -> None:
-        nonlocal last
-        last = now()
-
-    def probe() -> str | None:
-        age = now() - last
-        return None if age <= limit_s else f"{what} for {age:.0f} s"
-
-    return beat, probe
 
 
 def _complaints(probes: Mapping[str, Probe]) -> dict[str, str]:

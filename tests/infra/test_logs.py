@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from infra.logs import RepeatLimit, set_up
-from infra.settings import LogSettings
+from infra.sections import LogSettings
 
 
 @pytest.fixture(autouse=True)

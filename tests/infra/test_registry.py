@@ -17,7 +17,8 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from infra.cli import group
 from infra.registry import RegistrySchemas, connect, incompatible, subject_of
-from infra.settings import RegistrySettings, load
+from infra.sections import RegistrySettings
+from infra.settings import load
 from infra.wiring import open_codec
 from schemas import avro_files
 from schemas.codec import FRAME, Codec
@@ -83,7 +84,7 @@ def test_confluents_serializer_and_ours_read_each_other(registry: RegistrySettin
 @pytest.mark.kafka
 def test_two_processes_agree_on_ids(registry: RegistrySettings, own: Topics) -> None:
     code = (
-        "import sys; from infra.registry import RegistrySchemas; from infra.settings import RegistrySettings;"
+        "import sys; from infra.registry import RegistrySchemas; from infra.sections import RegistrySettings;"
         "from schemas.topics import Topics; s = RegistrySchemas(RegistrySettings(url=sys.argv[1], timeout_s=20), Topics(sys.argv[2]));"
         "print(*(s.id_of(r) for r in ('ImageRef', 'DetectionResult', 'DeadLetter')))"
     )

@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from infra.sections import HttpSettings
 from infra.server import build, serving
-from infra.settings import HttpSettings
-from infra.telemetry import Health, describe_build, no_longer_than
+from infra.telemetry import Health, describe_build
 from schemas.errors import ConfigurationError
 
 
@@ -45,17 +45,6 @@ async def test_a_probe_that_raises_is_a_complaint() -> None:
     health = Health()
     health.must_live("odd", lambda: str(1 / 0))
     assert "ZeroDivisionError" in health.alive()["odd"]
-
-
-def test_a_beat_that_stops_is_a_complaint() -> None:
-    time = 0.0
-    beat, probe = no_longer_than(5.0, "the producer was not polled", now=lambda: time)
-    time = 5.0
-    assert probe() is None
-    time = 6.0
-    assert probe() == "the producer was not polled for 6 s"
-    beat()
-    assert probe() is None
 
 
 async def test_metrics_are_prometheus_text_with_the_build() -> None:
