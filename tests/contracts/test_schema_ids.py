@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from infra.registry import RegistrySchemas
-from infra.settings import RegistrySettings
+from infra.sections import RegistrySettings
 from schemas import avro_files
 from schemas.codec import FRAME, Codec, PackagedSchemas, SchemaIds
 from schemas.errors import Reason, RejectedError
