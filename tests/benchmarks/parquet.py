@@ -1,15 +1,11 @@
-"""Rows per second from the topic of results to claimed, fsynced files, next to the same sink fed by fastavro row by row.
+"""Both sides of the Parquet benchmark: the sink as it is, and the same sink fed by fastavro row by row.
 
-`python -m tests.benchmarks.parquet [FIGURES.json]`. Both sides run the whole delivery: consumer group, decode, claims, fsync, commit.
-They take turns within one run, each time from the beginning of the topic into a new lake.
+`tests.benchmarks.lake` lets them take turns. Each runs the whole delivery (consumer group, decode, claims, fsync, commit) from the
+beginning of the topic into a new lake.
 """
 
-import argparse
 import io
-import json
 import shutil
-import statistics
-import tempfile
 import threading
 import time
 import uuid
@@ -31,7 +27,6 @@ from sinks.parquet import ParquetPolicy, ParquetSink
 from sinks.parquet_verify import verify
 from streams.deliver import Delivery, DeliveryPolicy
 from streams.membership import MembershipPolicy
-from tests.support.kafka import Run, create_topics
 
 SIDES = ("arrow", "fastavro")
 
@@ -101,42 +96,3 @@ def fill(connection: KafkaConnection, topics: Topics, rows: int) -> None:
             )
         publisher.flush(60)
     assert not problems, problems[0]
-
-
-def main() -> None:
-    """Print the figures of each round and the medians; write them as JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figures", nargs="?", type=Path)
-    parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    run = Run.begin()
-    try:
-        connection = KafkaConnection(bootstrap=run.kafka().bootstrap)
-        topics = Topics(prefix="bench.")
-        create_topics(connection, topics)
-        fill(connection, topics, options.rows)
-        with tempfile.TemporaryDirectory() as work:
-            rounds = [
-                {side: measure(connection, topics, side, options.rows, Path(work)) for side in SIDES[:: 1 - at % 2 * 2]}
-                for at in range(options.rounds)
-            ]
-    finally:
-        run.end()
-    speed, cpu = ({side: statistics.median(one[side][at] for one in rounds) for side in SIDES} for at in (0, 1))
-    figures = {
-        "rows": options.rows,
-        "rounds": rounds,
-        "rows_per_s": speed,
-        "cpu_us_per_row": cpu,
-        "ratio": speed["arrow"] / speed["fastavro"],
-    }
-    for one in [*rounds, {side: (speed[side], cpu[side]) for side in SIDES}]:
-        print("  ".join(f"{side} {one[side][0]:,.0f} rows/s, {one[side][1]:.1f} us CPU a row" for side in SIDES))
-    print(f"the last line: medians; ratio {figures['ratio']:.2f}")
-    if options.figures:
-        options.figures.write_text(json.dumps(figures, indent=1), "utf-8")
-
-
-if __name__ == "__main__":
-    main()
