@@ -7,7 +7,7 @@ where the entry before ended (not at the first record: two writers may be shown 
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,24 @@ class ClaimLog:
 
     def tail(self, most: int | None = None) -> Sequence[Claim]:
         """The newest entries (all, or at most so many), oldest first. Raises RefusedError if they do not continue each other."""
-        starts = sorted(int(found[1]) for path in self.directory.iterdir() if (found := _ENTRY.fullmatch(path.name)))
+        starts = self._starts()
         wanted = starts if most is None else starts[-most:]
         claims = [Claim(**_read(self._entry(start))) for start in wanted]
         genesis = self.genesis()
         begin = genesis.start if genesis and len(wanted) == len(starts) else None
         _check_chain(self.directory, begin, wanted, claims)
         return claims
+
+    def before(self, claim: Claim) -> Iterator[Claim]:
+        """Entries before this one, newest first, each read when it is asked for. Raises RefusedError like `tail`."""
+        for start in reversed([start for start in self._starts() if start < claim.start]):
+            older = Claim(**_read(self._entry(start)))
+            _check_chain(self.directory, None, [start, claim.start], [older, claim])
+            yield older
+            claim = older
+
+    def _starts(self) -> list[int]:
+        return sorted(int(found[1]) for path in self.directory.iterdir() if (found := _ENTRY.fullmatch(path.name)))
 
     def _entry(self, start: int) -> Path:
         return self.directory / f"{start:020d}.json"

@@ -7,6 +7,7 @@ What is promised, on a file system with atomic hard links and renames:
 * A file is visible whole or not at all, and what a `Progress` calls safe is on disk.
 * A result id occurs once among the last `ParquetPolicy.id_window` ids of a partition: the same result delivered again within that window
   is dropped and counted. Results of one image have one key, hence one partition, as long as its topic keeps its number of partitions.
+  A successor knows what the newest `ParquetPolicy.remembered_entries` files hold of the window.
   Beyond the window, and for the empty id, nothing is promised; `sightstream parquet verify` looks at the whole lake.
 """
 

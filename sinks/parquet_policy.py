@@ -10,7 +10,8 @@ class ParquetPolicy:
 
     `max_buffered_bytes` bounds what waits in memory over all partitions. A result id is compared with the last `id_window` ids of its
     partition; 0 keeps every row. An unclaimed file is abandoned by its writer after half of `stale_after_s`, and swept after the whole;
-    clocks of all writers must agree within a quarter of it. `audited_entries` of a chain, the newest, are checked at each take-over.
+    clocks of all writers must agree within a quarter of it. `audited_entries` of a chain, the newest, are checked at each take-over,
+    and ids are remembered from at most `remembered_entries` (a millisecond each).
     """
 
     directory: Path = Path("lake")
@@ -22,3 +23,4 @@ class ParquetPolicy:
     retry_after_s: float = 2.0
     stale_after_s: float = 86_400.0
     audited_entries: int = 10_000
+    remembered_entries: int = 100_000

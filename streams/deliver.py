@@ -180,7 +180,11 @@ class Delivery:
             metrics.LAST_PROCESSED.set_to_current_time()
 
     def _open_partitions(self) -> None:
+        """Open what is ours, but go back to the client after a while: each may take long, and whoever does not poll is put out."""
+        enough = self._now() + self._policy.tick_s
         for partition in sorted(self._unopened):
+            if self._now() > enough:
+                return
             try:
                 position = self._sink.open(partition, self._member.extent(partition))
             except RefusedError as error:

@@ -79,6 +79,37 @@ def test_a_result_that_comes_again_is_dropped_also_by_a_successor(tmp_path: Path
     assert (chain.rows, chain.duplicates) == (10, 8)
 
 
+def test_a_successor_reads_back_until_its_window_is_full_however_small_the_files(tmp_path: Path) -> None:
+    some = ids(6)
+    sink = opened(tmp_path)
+    for offset, one in enumerate(some):
+        sink.write(run_of(PLACE, offset, [one]))
+        sink.flush()
+    successor = opened(tmp_path, audited_entries=2, id_window=5)
+    successor.write(run_of(PLACE, 6, some[1:]))
+    assert successor.flush().safe == {PLACE: 11}
+    assert len(lake_rows(tmp_path)) == 6
+    bounded = opened(tmp_path, audited_entries=2, remembered_entries=4)  # the newest entry has no file
+    bounded.write(run_of(PLACE, 11, some))
+    bounded.flush()
+    assert len(lake_rows(tmp_path)) == 9
+
+
+def test_an_old_file_that_was_taken_away_ends_the_memory_and_stops_nobody(tmp_path: Path) -> None:
+    some = ids(4)
+    sink = opened(tmp_path)
+    for offset, one in enumerate(some):
+        sink.write(run_of(PLACE, offset, [one]))
+        sink.flush()
+    next(tmp_path.glob("date=*/*00001.parquet")).unlink()
+    with pytest.raises(RefusedError):
+        opened(tmp_path)
+    successor = opened(tmp_path, audited_entries=2)
+    successor.write(run_of(PLACE, 4, some[2:]))
+    assert successor.flush().safe == {PLACE: 6}
+    assert len(list(tmp_path.glob("date=*/*"))) == 3
+
+
 def test_duplicates_alone_move_the_chain_without_a_file(tmp_path: Path) -> None:
     some = ids(5)
     sink = opened(tmp_path)
