@@ -83,11 +83,12 @@ class ForgetfulDisk(Disk):
     def make_directory(self, path: Path) -> None:
         if path in self._durable:
             return
-        if not path.exists():
+        if path != path.parent:
             self.make_directory(path.parent)
-            path.mkdir()
-            self._undo.append((path.parent, path.rmdir))
-            self.between()
+            if not path.exists():
+                path.mkdir()
+                self._undo.append((path.parent, path.rmdir))
+                self.between()
             self.sync(path.parent)
         self._durable.add(path)
 
