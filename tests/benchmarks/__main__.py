@@ -20,6 +20,7 @@ BENCHMARKS = {
     "images": "images",
     "latency": "latency",
     "parquet": "lake",
+    "notifier": "notifier",
     "memory": "memory",
     "takeover": "takeover",
 }

@@ -1,15 +1,14 @@
-"""How many deliveries a second one notifier process makes, and how late: `python -m tests.benchmarks.notifier`.
+"""How many deliveries a second one notifier process makes, and how late.
 
 The hub and its websockets in this process, the clients in another one, both on this machine's loopback. Latency is from `publish` to
 the arrival at the client, parsing left out.
 """
 
-import argparse
 import asyncio
 import multiprocessing
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 
 import aiohttp
@@ -19,9 +18,15 @@ from aiohttp import web
 from sinks.api import add_routes
 from sinks.events import Event, Kind, Subject
 from sinks.notifier import Hub, NotifierPolicy
+from tests.benchmarks.report import Section
+from tests.benchmarks.stage import Stage
 
 _SENT = re.compile(r'"t":(\d+)')
 _SLICES_PER_S = 50
+
+CLIENTS, SECONDS = 500, 3.0
+LOADS = ((100, 20.0), (250, 20.0), (500, 100.0))
+"""Events a second, and the hub's tick in ms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,22 +137,23 @@ async def _read(socket: aiohttp.ClientWebSocketResponse, latencies: list[float])
         latencies.extend([(now - int(sent)) / 1e6 for sent in _SENT.findall(frame.data)])
 
 
-def main() -> None:
-    """Print figures of a few loads."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clients", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    options = parser.parse_args()
-    print(f"{options.clients} websocket clients in 10 groups, events of 300 bytes, client and server on one machine")
-    print(f"{'events/s':>9} {'tick ms':>8} {'deliveries/s':>13} {'p50 ms':>8} {'p99 ms':>8} {'cores':>6}  complete")
-    for events_per_s, tick_ms in ((100, 20.0), (250, 20.0), (500, 20.0), (500, 100.0)):
-        load = Load(clients=options.clients, groups=10, events_per_s=events_per_s, seconds=options.seconds)
-        figures = measure(load, tick_ms)
-        print(
-            f"{events_per_s:>9} {tick_ms:>8.0f} {figures.deliveries_per_s:>13,.0f} {figures.p50_ms:>8.1f} "
-            f"{figures.p99_ms:>8.1f} {figures.cores:>6.2f}  {figures.complete}"
-        )
-
-
-if __name__ == "__main__":
-    main()
+def run(stage: Stage) -> Section:
+    """A few loads, one after the other."""
+    cells, figures = [], {}
+    for events_per_s, tick_ms in LOADS:
+        found = measure(Load(clients=CLIENTS, groups=10, events_per_s=events_per_s, seconds=SECONDS), tick_ms)
+        figures[f"{events_per_s} events/s, {tick_ms:.0f} ms"] = asdict(found)
+        told = (f"{found.deliveries_per_s:,.0f}", f"{found.p50_ms:.0f}", f"{found.p99_ms:.0f}", f"{found.cores:.2f}")
+        cells.append((f"{events_per_s}", f"{tick_ms:.0f}", *told, "all" if found.complete else "NOT all"))
+        stage.say(f"{events_per_s} events/s: {told[0]} deliveries/s")
+    return Section(
+        name="notifier",
+        title="Deliveries a second of one notifier process",
+        how=(
+            f"{CLIENTS:,} websocket clients in 10 groups, events of 300 bytes for one group each, {SECONDS:.0f} s a load; the clients "
+            "are another process of the same machine and need as much of it. Latency is from `publish` to the arrival at a client."
+        ),
+        columns=("events/s", "tick ms", "deliveries/s", "p50 ms", "p99 ms", "cores", "arrived"),
+        rows=cells,
+        figures=figures,
+    )
