@@ -1,25 +1,20 @@
 """Workers that join and leave under load, brokers that die, producers that abort: nothing lost, and no copy where nobody was killed."""
 
 import signal
-import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
-from confluent_kafka import ConsumerGroupState, KafkaException, Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Producer
 
 from infra.broker.local import LocalKafka
 from producers.publisher import Publisher
 from schemas.connection import KafkaConnection
-from schemas.records import ImageRef
 from schemas.topics import Topics
 from tests.e2e.conftest import MakeWorker
-from tests.support.deliveries import eventually
-from tests.support.kafka import create_topics
+from tests.support.load import await_members, own_topics, steady_load
 from tests.support.pipeline import (
     CODEC,
     Outcomes,
@@ -36,43 +31,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.kill]
 
 # Small batches, so that there is work in flight at every moment.
 SETTINGS = {"BATCHING_MAX_BATCH": "4", "BATCHING_MAX_WAITING": "200"}
-
-
-def await_members(connection: KafkaConnection, group: str, count: int) -> None:
-    """Wait until the group is at rest with so many members."""
-    admin = AdminClient({**connection.librdkafka(), "log_level": 0})
-
-    def settled() -> bool:
-        try:
-            described = admin.describe_consumer_groups([group])[group].result(30)
-        except KafkaException:  # the coordinator is being found
-            return False
-        return described.state is ConsumerGroupState.STABLE and len(described.members) == count
-
-    eventually(settled, f"a stable group of {count}", 60, pause_s=0.1)
-
-
-@contextmanager
-def steady_load(publisher: Publisher, photos: list[Path], chance: Random) -> Iterator[list[ImageRef]]:
-    """Publish some references every few milliseconds while the block runs; all are confirmed when it ends."""
-    ended = threading.Event()
-    refs: list[ImageRef] = []
-
-    def feed() -> None:
-        while not ended.wait(0.02):
-            more = with_missing(references(photos, 8), chance)
-            refs.extend(more)
-            for ref in more:
-                publisher.publish(ref)
-
-    thread = threading.Thread(target=feed)
-    thread.start()
-    try:
-        yield refs
-    finally:
-        ended.set()
-        thread.join()
-        publisher.flush(60)
 
 
 def test_a_second_worker_joins_and_leaves_twice_without_a_copy(  # noqa: PLR0917 - fixtures
@@ -127,17 +85,10 @@ def worker_log(tmp_path: Path) -> Iterator[Path]:
     print(log.read_text())
 
 
-def on_cluster(kafka: LocalKafka) -> tuple[KafkaConnection, Topics]:
-    """A cluster of the test's own, and topics on it."""
-    connection, topics = KafkaConnection(bootstrap=kafka.bootstrap), Topics(f"t{uuid.uuid4().hex[:10]}.")
-    create_topics(connection, topics)
-    return connection, topics
-
-
 def test_the_broker_dies_and_comes_back_under_load(
     private_kafka: LocalKafka, photos: list[Path], tmp_path: Path, worker_log: Path, chance: Random
 ) -> None:
-    connection, topics = on_cluster(private_kafka)
+    connection, topics = own_topics(private_kafka)
     refs = with_missing(references(photos, 3000), chance)
     settings = SETTINGS | {"IMAGES_ROOTS": str(tmp_path / "photos")}
     with (
@@ -160,7 +111,7 @@ def test_the_broker_dies_and_comes_back_under_load(
 def test_each_of_three_brokers_dies_and_comes_back_under_load(
     three_brokers: LocalKafka, photos: list[Path], tmp_path: Path, worker_log: Path, chance: Random
 ) -> None:
-    connection, topics = on_cluster(three_brokers)
+    connection, topics = own_topics(three_brokers)
     refs = with_missing(references(photos, 4000), chance)
     settings = SETTINGS | {"IMAGES_ROOTS": str(tmp_path / "photos")}
     with (

@@ -99,20 +99,25 @@ class Running:
 
 @contextmanager
 def sink_process(
-    connection: KafkaConnection, topics: Topics, lake: Path, settings: Mapping[str, str]
+    connection: KafkaConnection,
+    topics: Topics,
+    lake: Path,
+    settings: Mapping[str, str],
+    log: Path = Path(os.devnull),
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """`sightstream sink parquet` as a process; killed at the end if it still runs."""
+    """`sightstream sink parquet` as a process that writes to `log`; killed at the end if it still runs."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTSTREAM_")}
     given = {"KAFKA_BOOTSTRAP": connection.bootstrap, "KAFKA_PREFIX": topics.prefix, **settings}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "infra.cli", "sink", "parquet", "--dir", str(lake)],
-        cwd=ROOT,
-        env=environment | {f"SIGHTSTREAM_{name}": value for name, value in given.items()},
-        stderr=subprocess.PIPE,
-    )
+    with log.open("ab") as said:  # a pipe that nobody reads would hold the process up once it is full
+        process = subprocess.Popen(
+            [sys.executable, "-m", "infra.cli", "sink", "parquet", "--dir", str(lake)],
+            cwd=ROOT,
+            env=environment | {f"SIGHTSTREAM_{name}": value for name, value in given.items()},
+            stderr=said,
+        )
     try:
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.wait()
