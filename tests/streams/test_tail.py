@@ -298,7 +298,7 @@ async def test_a_broker_that_is_killed_and_comes_back_costs_no_event(private_kaf
                 putting = asyncio.create_task(writer.put(*(result(n, "k") for n in range(50, 100))))
                 await asyncio.to_thread(private_kafka.start)
                 await putting
-                await client.hear(lambda messages: any(m.get("id") == "r99" for m in messages), patient_s=60)
+                await client.hear(lambda messages: any(m.get("id") == "r99" for m in messages), patient_s=120)
     assert [m["id"] for m in client.heard if m["type"] == "result"] == [f"r{n}" for n in range(100)]
     assert not any(m["type"] == "gap" for m in client.heard)
 
