@@ -55,11 +55,9 @@ class Scene:
     log: Path
     chance: Random
 
-    def sink(self, slot: str, **more: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    def sink(self, **more: str) -> AbstractContextManager["subprocess.Popen[bytes]"]:
         """A sink as a process."""
-        return sink_process(
-            self.connection, self.topics, self.lake, SINK | {"KAFKA_INSTANCE_ID": slot} | more, self.log
-        )
+        return sink_process(self.connection, self.topics, self.lake, SINK | more, self.log)
 
     def files(self) -> list[Path]:
         """What the lake holds."""
@@ -100,11 +98,14 @@ class Scene:
 
 @pytest.fixture
 def scene(private_kafka: LocalKafka, photos: list[Path], tmp_path: Path, chance: Random) -> Iterator[Scene]:
+    # No static membership: a broker that was killed may know an instance id's former member only, and fence the present one, which then
+    # ends to be started again; that takes a supervisor.
     connection, topics = own_topics(private_kafka)
     log, settings = tmp_path / "processes.log", {"IMAGES_ROOTS": str(photos[0].parent), "BATCHING_MAX_BATCH": "8"}
     with ExitStack() as stack:
-        slots = [settings | {"KAFKA_INSTANCE_ID": f"slot-{number}"} for number in range(2)]
-        first, second = (stack.enter_context(worker_process(connection, topics, GROUP, log, slot)) for slot in slots)
+        first, second = (
+            stack.enter_context(worker_process(connection, topics, GROUP, log, settings)) for _ in range(2)
+        )
         yield Scene(private_kafka, connection, topics, (first, second), tmp_path / "lake", log, chance)
     print(log.read_text() if log.exists() else "nothing was started")
 
@@ -113,10 +114,10 @@ def scene(private_kafka: LocalKafka, photos: list[Path], tmp_path: Path, chance:
 def sinks(scene: Scene) -> Iterator[None]:
     """One sink that chance kills, started again; from then on it works until the block ends, and is stopped when the lake has all."""
     point = scene.nth(scene.chance.choice(SINK_POINTS), 4)
-    with scene.sink("slot-0", FAILPOINT=point) as victim:
+    with scene.sink(FAILPOINT=point) as victim:
         assert victim.wait(90) == -signal.SIGKILL, "the failpoint was not reached"
     files = scene.files()
-    with scene.sink("slot-0") as successor:
+    with scene.sink() as successor:
         eventually(lambda: len(scene.files()) > len(files), "the successor writes", 90, pause_s=0.2)
         yield
         messages = read_topic(scene.connection, scene.topics.detections)
@@ -127,7 +128,7 @@ def sinks(scene: Scene) -> Iterator[None]:
 
 def join_and_leave(scene: Scene) -> None:
     """A second sink gets its share, and gives it back."""
-    with scene.sink("slot-1") as second:
+    with scene.sink() as second:
         await_members(scene.connection, f"{GROUP}.parquet", 2)
         scene.await_work()
         second.send_signal(signal.SIGTERM)
