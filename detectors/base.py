@@ -14,22 +14,26 @@ from schemas.records import DetectParameters
 class Image:
     """A decoded picture in its oriented frame (EXIF orientation already applied).
 
-    `pixels`: uint8, shape (height, width, 3), RGB, C-contiguous. `fetch_ms` and `decode_ms` say what getting it took.
+    `pixels`: uint8, shape (height, width, 3), RGB, C-contiguous. `frame`: (width, height) of the oriented frame in pixels, where
+    `pixels` show it reduced because no model needs more of it; boxes are always in the frame's pixels. `fetch_ms` and `decode_ms`
+    say what getting it took. `sha256`: hex digest of the encoded bytes, "" where nobody computed it.
     """
 
     pixels: NDArray[np.uint8]
     fetch_ms: float = 0.0
     decode_ms: float = 0.0
+    frame: tuple[int, int] | None = None
+    sha256: str = ""
 
     @property
     def width(self) -> int:
         """Pixels across the oriented frame."""
-        return int(self.pixels.shape[1])
+        return self.frame[0] if self.frame else int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
         """Pixels down the oriented frame."""
-        return int(self.pixels.shape[0])
+        return self.frame[1] if self.frame else int(self.pixels.shape[0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +82,11 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which model a detector runs and how: all of it travels in each result. `digest`: `sha256:` + hex of the model's bytes."""
+    """Which model a detector runs and how; all but `canvas` travels in each result.
+
+    `digest`: `sha256:` + hex of the model's bytes. `canvas`: (width, height) in pixels of the largest input that images are scaled to;
+    None where the detector has no such bound.
+    """
 
     name: str
     version: str
@@ -87,6 +95,7 @@ class ModelInfo:
     backend: str = ""
     precision: str = ""
     device: str = ""
+    canvas: tuple[int, int] | None = None
 
 
 class Detector(Protocol):

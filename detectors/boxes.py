@@ -48,10 +48,10 @@ class Letterbox:
         return left, top
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Place `pixels`, (height, width, 3), on a new canvas; bilinear."""
+        """Place `pixels`, (height, width, 3), on a new canvas; bilinear. They may show the source reduced."""
         left, top = self.offset
         right, bottom = self.canvas[0] - self.resized[0] - left, self.canvas[1] - self.resized[1] - top
-        if self.source != self.resized:
+        if pixels.shape[:2] != self.resized[::-1]:
             pixels = cv2.resize(pixels, self.resized, interpolation=cv2.INTER_LINEAR)
         grey = (PADDING_GREY,) * 3
         placed: NDArray[np.uint8] = cv2.copyMakeBorder(

@@ -85,6 +85,7 @@ class OpenVinoDetector:
             backend=f"openvino {ov.__version__.split('-')[0]}",
             precision=precision,
             device=str(core.get_property(device, "FULL_DEVICE_NAME")),
+            canvas=self._head.canvas,
         )
         log.info("compiled %s for %s", file.path.name, device, extra={"streams": streams, "precision": precision})
 

@@ -46,8 +46,8 @@ def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatc
     columns |= {
         "id": pa.array(_ids(work, model.digest), pa.string()),
         "image_id": refs.column("id"),
-        "image_width": pa.array([image.pixels.shape[1] for image in work.images], pa.int32()),
-        "image_height": pa.array([image.pixels.shape[0] for image in work.images], pa.int32()),
+        "image_width": pa.array([image.width for image in work.images], pa.int32()),
+        "image_height": pa.array([image.height for image in work.images], pa.int32()),
         "detections": _detections(work.boxes, model.labels),
         "source_topic": pa.array(where["source_topic"], pa.string()),
         "source_partition": pa.array(where["source_partition"], pa.int32()),
