@@ -3,12 +3,13 @@
 import asyncio
 
 from detectors.base import Detector
+from detectors.curve import recall_or_measure
 from detectors.images import ImageLoader
 from infra.runtime import Run, first_of, run_together, threaded
 from infra.server import AddRoutes, build, serving
 from infra.settings import Settings
 from infra.telemetry import Health, describe_build
-from infra.wiring import open_codec
+from infra.wiring import ENGINE, open_codec
 from producers.publisher import Publisher
 from sinks.api import add_routes
 from sinks.notifier import Hub
@@ -60,6 +61,7 @@ def detection(settings: Settings, publisher: Publisher, detector: Detector, heal
     describe_build(settings.general.git_sha, detector.model.digest)
     health.must_live("producer", lambda: str(publisher.failure) if publisher.failure else None)
     health.must_be_ready("worker", lambda: "has not started")
+    curve = recall_or_measure(detector, settings.state_dir / ENGINE)
 
     async def run(stop: asyncio.Event) -> None:
         async with ImageLoader(settings.images) as images:
@@ -72,6 +74,7 @@ def detection(settings: Settings, publisher: Publisher, detector: Detector, heal
                 instance_id=settings.kafka.instance_id,
                 worker=settings.worker,
                 batching=settings.batching,
+                curve=curve,
             )
             worker = Worker(parts)
             health.must_be_ready("worker", lambda: None if worker.ready else "has not joined its group")

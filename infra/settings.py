@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sinks.notifier import NotifierPolicy
     from sinks.parquet_policy import ParquetPolicy
     from streams.app import WorkerPolicy
-    from streams.batching import BatchingPolicy
+    from streams.sizing import Batching
     from streams.tail import TailPolicy
 
 PREFIX = "SIGHTSTREAM_"
@@ -48,7 +48,7 @@ _LIGHT: dict[str, type] = {
 _POLICIES: dict[str, tuple[str, str]] = {
     "publisher": ("producers.publisher", "PublisherPolicy"),
     "images": ("detectors.policy", "ImagePolicy"),
-    "batching": ("streams.batching", "BatchingPolicy"),
+    "batching": ("streams.sizing", "Batching"),
     "parquet": ("sinks.parquet_policy", "ParquetPolicy"),
     "notifier": ("sinks.notifier", "NotifierPolicy"),
     "tail": ("streams.tail", "TailPolicy"),
@@ -128,11 +128,11 @@ class Settings:
         return self._section("images", ImagePolicy)
 
     @property
-    def batching(self) -> "BatchingPolicy":
+    def batching(self) -> "Batching":
         """Section `batching`."""
-        from streams.batching import BatchingPolicy
+        from streams.sizing import Batching
 
-        return self._section("batching", BatchingPolicy)
+        return self._section("batching", Batching)
 
     @property
     def parquet(self) -> "ParquetPolicy":

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from producers.publisher import Publisher
     from schemas.codec import Codec
 
+# The folder in the state directory where what was learnt of models on this machine is kept.
+ENGINE = "engine"
+
 
 def open_codec(settings: Settings) -> "Codec":
     """A codec over the schema registry, or over the packaged schemas where none is set."""

@@ -1,8 +1,8 @@
 """The adaptive micro-batcher: as soon as the detector has a free slot, take what waits.
 
-A batch grows by itself to what arrived while the one before it ran, so no timer is needed; waiting a little longer is an option for
-backends to which bigger batches are worth it. Gathering and decoding batch k+1 overlaps the inference of batch k. Batches are published in
-the order in which they were gathered, whatever order they finish in: that keeps the order per key.
+A batch grows by itself to what arrived while the one before it ran, so no timer is needed; an idle detector waits a little longer only
+where its latency curve says that this saves device time (`streams/sizing.py`). Gathering and decoding batch k+1 overlaps the inference of
+batch k. Batches are published in the order in which they were gathered, whatever order they finish in: that keeps the order per key.
 """
 
 import asyncio
@@ -10,38 +10,12 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
 from schemas.records import Lane
 from streams.lanes import Lanes, Part, Run
+from streams.sizing import Batching, Capacity, batch_size, worth_waiting_s
 from streams.work import Work
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchingPolicy:
-    """How batches are made.
-
-    `max_batch`: the most records of a batch (0: what the detector takes). `bulk_share`: the part of a batch that bulk may count on while
-    it waits. `lookahead`: batches being fetched and decoded beyond those on the detector. `max_waiting`: records queued per lane before
-    fetching pauses. With `max_wait_ms` above 0, an idle detector waits up to that long for `worthwhile` records, if they can be expected in
-    time.
-    """
-
-    max_batch: int = 0
-    bulk_share: float = 0.1
-    lookahead: int = 1
-    max_waiting: int = 5000
-    max_wait_ms: float = 0.0
-    worthwhile: int = 1
-
-    def linger_s(self, waiting: int, arrivals_per_s: float) -> float:
-        """How long an idle detector does well to wait for what is missing: 0 where that will not arrive in time."""
-        missing = min(self.worthwhile, self.max_batch or self.worthwhile) - waiting
-        if missing <= 0 or arrivals_per_s <= 0:
-            return 0.0
-        needed = missing / arrivals_per_s
-        return needed if needed * 1000 <= self.max_wait_ms else 0.0
 
 
 class Arrivals:
@@ -75,7 +49,7 @@ class Step(Protocol):
 
 
 class Batcher:
-    """Drives batches from the lanes through a step, `concurrency` at a time on the detector. Runs on one event loop.
+    """Drives batches from the lanes through a step, as many at a time on the detector as its capacity says. Runs on one event loop.
 
     `crashed` is called once with what a stage raised: from then on nothing is published any more.
     """
@@ -83,24 +57,23 @@ class Batcher:
     def __init__(
         self,
         step: Step,
-        policy: BatchingPolicy,
-        max_batch: int,
-        concurrency: int,
+        policy: Batching,
+        capacity: Capacity,
         crashed: Callable[[BaseException], None],
     ) -> None:
         self.lanes = Lanes(policy.bulk_share)
         self.room = asyncio.Event()
         self._step = step
         self._policy = policy
-        self._max_batch = min(max_batch, policy.max_batch or max_batch)
+        self._capacity = capacity
         self._crashed = crashed
         self._broken = False
         self._arrivals = Arrivals()
         self._arrived = asyncio.Event()
-        begun = concurrency + policy.lookahead
+        begun = capacity.concurrency + policy.lookahead
         self._slots = asyncio.Semaphore(begun)
         self._unpublished = asyncio.Semaphore(2 * begun)  # while Kafka is slower than the detector, the detector waits
-        self._devices = ThreadPoolExecutor(concurrency, "device")
+        self._devices = ThreadPoolExecutor(capacity.concurrency, "device")
         self._publishing = ThreadPoolExecutor(1, "publishing")
         self._batches: set[asyncio.Task[None]] = set()
 
@@ -121,7 +94,7 @@ class Batcher:
             await self._unpublished.acquire()
             await self._slots.acquire()
             await self._wait_for_records()
-            parts = self.lanes.gather(self._max_batch)
+            parts = self.lanes.gather(batch_size(self._policy, self._capacity, self.lanes.waiting[Lane.ONLINE]))
             self.room.set()
             last = asyncio.create_task(self._carry(parts, last))
             self._batches.add(last)
@@ -137,12 +110,16 @@ class Batcher:
     async def _wait_for_records(self) -> None:
         while not self.lanes:
             await self._wait_for_arrival(None)
-            await self._linger()
+        await self._linger()
 
     async def _linger(self) -> None:
-        wait_s = 0.0 if self._batches else self._policy.linger_s(len(self.lanes), self._arrivals.per_s)
-        deadline = time.monotonic() + wait_s
-        while 0 < len(self.lanes) < self._policy.worthwhile and (left := deadline - time.monotonic()) > 0:
+        """Let an idle detector wait for more, where that pays."""
+        if self._batches:
+            return
+        waiting = len(self.lanes)
+        wait_s = worth_waiting_s(self._policy, self._capacity, waiting, self._arrivals.per_s)
+        enough, deadline = waiting + round(wait_s * self._arrivals.per_s), time.monotonic() + wait_s
+        while len(self.lanes) < enough and (left := deadline - time.monotonic()) > 0:
             await self._wait_for_arrival(left)
 
     async def _wait_for_arrival(self, timeout_s: float | None) -> None:
@@ -156,6 +133,7 @@ class Batcher:
             try:
                 work = await self._step.prepare(parts)
                 work = await loop.run_in_executor(self._devices, self._step.infer, work)
+                self._capacity.curve.observe(len(work.images), work.inference_ms)
             finally:
                 self._slots.release()
             if before is not None:

@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detectors.base import Detector
+from detectors.curve import LatencyCurve
 from producers.publisher import Publisher
 from schemas.connection import KafkaConnection
 from schemas.errors import FatalError
 from streams import metrics
 from streams.app import Member, WorkerPolicy, build, lane_topics
-from streams.batching import Batcher, BatchingPolicy
+from streams.batching import Batcher
 from streams.detect import DetectStep, Images
 from streams.failures import FailureRouter
 from streams.intake import LaneIntake
 from streams.runs import RunApp
+from streams.sizing import Batching, Capacity
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,8 @@ class WorkerParts:
     """What a worker is made of. They are opened and closed by the caller.
 
     `group`: the consumer group. `instance_id`: a stable name for this worker's slot (static membership): after a crash its successor starts
-    at once instead of after the session timeout; two live workers must not share one.
+    at once instead of after the session timeout; two live workers must not share one. `curve`: how long the detector's calls take; without
+    one, batches are as large as what waits.
     """
 
     connection: KafkaConnection
@@ -40,7 +43,8 @@ class WorkerParts:
     group: str = "sightstream"
     instance_id: str | None = None
     worker: WorkerPolicy = field(default_factory=WorkerPolicy)
-    batching: BatchingPolicy = field(default_factory=BatchingPolicy)
+    batching: Batching = field(default_factory=Batching)
+    curve: LatencyCurve | None = None
 
 
 class Worker:
@@ -56,7 +60,7 @@ class Worker:
         step = DetectStep(
             parts.detector, parts.images, parts.publisher, router, self.intake.settled, self._fail_threadsafe
         )
-        self._batcher = Batcher(step, parts.batching, parts.detector.max_batch, parts.detector.concurrency, self._fail)
+        self._batcher = Batcher(step, parts.batching, Capacity.of(parts.detector, parts.curve), self._fail)
         self.intake.batcher = self._batcher
         member = Member(parts.group, parts.instance_id)
         parts.publisher.on_failure = self._fail_threadsafe

@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from detectors.curve import LatencyCurve, LearnedCurve
 from schemas.records import Lane
-from streams.batching import Batcher, BatchingPolicy
+from streams.batching import Batcher
 from streams.lanes import Part, Run
 from streams.ledger import Claim
+from streams.sizing import Batching, Capacity
 from streams.work import Work
 from tests.benchmarks.report import Section
 from tests.benchmarks.stage import Stage
@@ -24,6 +26,7 @@ MAX_BATCH, CALL_MS, IMAGE_MS = 64, 4.0, 0.15
 RATES = (100, 500, 1000, 2000, 3000, 4000)
 SECONDS, SEED = 3.0, 7
 TIMERS_MS = (10, 50)
+CURVE = LatencyCurve(tuple((size, CALL_MS + IMAGE_MS * size) for size in (1, MAX_BATCH)))
 PICTURE = "latency.svg"
 _NOTHING = (pa.RecordBatch.from_pylist([], schema=pa.schema([])), np.zeros(0, np.int32))
 
@@ -47,7 +50,7 @@ class SimulatedStep:
         return Work(parts, records, 0, *_NOTHING)
 
     def infer(self, work: Work) -> Work:
-        time.sleep((CALL_MS + IMAGE_MS * len(work.records)) / 1000)
+        time.sleep(CURVE.ms(len(work.records)) / 1000)
         return work
 
     def publish(self, work: Work) -> None:
@@ -110,7 +113,7 @@ def run(stage: Stage) -> Section:
 async def _measure(rate: int, timer_ms: int | None) -> Latencies:
     step, crashes = SimulatedStep(), list[BaseException]()
     kind = Batcher if timer_ms is None else FixedTimerBatcher
-    batcher = kind(step, BatchingPolicy(), MAX_BATCH, 1, crashes.append)
+    batcher = kind(step, Batching(), Capacity(MAX_BATCH, 1, LearnedCurve(CURVE)), crashes.append)
     if isinstance(batcher, FixedTimerBatcher):
         batcher.timer_ms = float(timer_ms or 0)
     working = asyncio.create_task(batcher.run())

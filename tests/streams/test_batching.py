@@ -10,12 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from detectors.curve import LatencyCurve, LearnedCurve
 from schemas.arrow import IMAGE_REF
 from schemas.records import Lane
-from streams.batching import Arrivals, Batcher, BatchingPolicy
+from streams.batching import Arrivals, Batcher
 from streams.lanes import Part, Run
 from streams.ledger import Claim
+from streams.sizing import Batching, Capacity
 from streams.work import Work
+
+FREE = LatencyCurve(((1, 0.0),))
 
 
 class ScriptedStep:
@@ -60,10 +64,16 @@ class ScriptedStep:
 
 @asynccontextmanager
 async def running(
-    step: ScriptedStep, policy: BatchingPolicy | None = None, *, most: int = 10, concurrency: int = 1
+    step: ScriptedStep,
+    policy: Batching | None = None,
+    *,
+    most: int = 10,
+    concurrency: int = 1,
+    curve: LatencyCurve = FREE,
 ) -> AsyncIterator[tuple[Batcher, list[BaseException]]]:
     crashes: list[BaseException] = []
-    batcher = Batcher(step, policy or BatchingPolicy(), most, concurrency, crashes.append)
+    capacity = Capacity(most, concurrency, LearnedCurve(curve))
+    batcher = Batcher(step, policy or Batching(), capacity, crashes.append)
     task = asyncio.create_task(batcher.run())
     yield batcher, crashes
     task.cancel()
@@ -79,7 +89,7 @@ def run_of(*records: int) -> Run:
 async def test_a_batch_starts_at_once_and_grows_while_the_detector_is_busy() -> None:
     step = ScriptedStep()
     step.gates[0] = threading.Event()
-    async with running(step, BatchingPolicy(lookahead=0)) as (batcher, _):
+    async with running(step, Batching(lookahead=0)) as (batcher, _):
         batcher.put(Lane.ONLINE, run_of(0))
         await step.until(lambda: step.prepared == [[0]])
         for record in range(1, 7):
@@ -142,7 +152,7 @@ async def test_nothing_is_published_after_a_batch_that_failed() -> None:
 async def test_room_is_told_when_records_leave_a_full_lane() -> None:
     step = ScriptedStep()
     step.gates[0] = threading.Event()
-    async with running(step, BatchingPolicy(max_waiting=4, lookahead=0), most=2) as (batcher, _):
+    async with running(step, Batching(max_waiting=4, lookahead=0), most=2) as (batcher, _):
         batcher.put(Lane.BULK, run_of(*range(7)))
         await step.until(lambda: bool(step.prepared))
         assert not batcher.has_room(Lane.BULK)
@@ -155,15 +165,27 @@ async def test_room_is_told_when_records_leave_a_full_lane() -> None:
                 await batcher.room.wait()
 
 
-@pytest.mark.parametrize(
-    ("waiting", "rate", "expected"),
-    [(8, 1000.0, 0.0), (0, 1000.0, 0.008), (4, 1000.0, 0.004), (4, 10.0, 0.0), (4, 0.0, 0.0)],
-    ids=["enough", "none yet", "half", "too slow to help", "silence"],
-)
-def test_it_lingers_only_when_what_is_missing_arrives_in_time(waiting: int, rate: float, expected: float) -> None:
-    policy = BatchingPolicy(max_wait_ms=10, worthwhile=8)
-    assert policy.linger_s(waiting, rate) == pytest.approx(expected)
-    assert BatchingPolicy().linger_s(0, rate) == 0
+async def test_an_idle_detector_waits_for_what_makes_its_batch_cheaper() -> None:
+    step = ScriptedStep()
+    costly = LatencyCurve(((1, 30_000.0), (10, 30_001.0)))
+    async with running(step, Batching(max_wait_ms=60_000), curve=costly) as (batcher, _):
+        batcher._arrivals.per_s = 0.1
+        batcher.put(Lane.ONLINE, run_of(0))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert step.prepared == []
+        batcher.put(Lane.ONLINE, run_of(*range(1, 10)))
+        await step.until(lambda: bool(step.prepared))
+    assert step.prepared == [list(range(10))]
+
+
+async def test_batches_stay_small_enough_for_the_online_target() -> None:
+    step = ScriptedStep()
+    slow = LatencyCurve(((1, 100.0), (10, 1000.0)))
+    async with running(step, Batching(online_target_ms=750), curve=slow) as (batcher, _):
+        batcher.put(Lane.BULK, run_of(*range(10)))
+        await step.until(lambda: len(step.published) == 5)
+    assert [len(records) for records in step.published] == [2] * 5
 
 
 def test_the_arrival_rate_follows_what_arrives() -> None:

@@ -19,8 +19,8 @@ from schemas.codec import Codec, PackagedSchemas
 from schemas.connection import KafkaConnection
 from schemas.topics import Topics
 from streams.app import WorkerPolicy
-from streams.batching import BatchingPolicy
 from streams.detect import Images
+from streams.sizing import Batching
 from streams.worker import Worker, WorkerParts
 from tests.benchmarks.sides.task import Task, announce_first
 
@@ -55,7 +55,7 @@ async def main() -> None:
             images=images,
             group=task.group,
             worker=WorkerPolicy(commit_interval_s=task.commit_interval_s),
-            batching=BatchingPolicy(**task.worker.get("batching", {})),
+            batching=Batching(**task.worker.get("batching", {})),
         )
         worker = Worker(parts)
         _announce_first(worker)
