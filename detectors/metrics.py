@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from prometheus_client import Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from detectors.base import Boxes, Detector, Image, ModelInfo
 from schemas.records import DetectParameters
@@ -19,6 +19,11 @@ IMAGE_BYTES = Histogram(
     "Size of fetched images as encoded",
     buckets=tuple(4**power for power in range(4, 14)),
 )
+DECODERS_LOST = Counter(
+    "sightstream_decoders_lost_total",
+    "Decoder processes that ended and were replaced; how: at work, idle or stood still",
+    ["how"],
+)
 INFERENCE_DURATION = Histogram(
     "sightstream_inference_duration_seconds",
     "One call of a detector, of whatever batch size",
@@ -28,6 +33,14 @@ INFERENCE_DURATION = Histogram(
 INFERENCE_BATCH_SIZE = Histogram(
     "sightstream_inference_batch_size", "Images in one call of a detector", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
+CACHE_LOOKUPS = Counter(
+    "sightstream_result_cache_lookups_total",
+    "Images looked up among known results; store is memory, redis or flight (another batch was at it), outcome is hit or miss",
+    ["store", "outcome"],
+)
+CACHE_BYTES = Gauge("sightstream_result_cache_bytes", "Memory that kept results take in this process")
+CACHE_ERRORS = Counter("sightstream_result_cache_errors_total", "Calls that the result cache's Redis did not answer")
+GPU_OOM = Counter("sightstream_gpu_oom", "Batches halved because the device had no memory for them", ["device"])
 
 
 class MeteredDetector:

@@ -1,0 +1,100 @@
+"""Where torch computes and how finely: the device, the precision, and the threads that a process gives to it."""
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from detectors.spec import ModelSpec
+from schemas.errors import ConfigurationError
+
+log = logging.getLogger(__name__)
+
+_PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A device and the type that networks compute in on it. `name`: the device's own."""
+
+    device: Any
+    dtype: Any
+    name: str
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether work is launched there and waited for, rather than done when a call returns."""
+        return bool(self.device.type == "cuda")
+
+    @property
+    def precision(self) -> str:
+        """`f32`, `bf16` or `f16`."""
+        return next(name for name, dtype in _PRECISIONS.items() if dtype == self.dtype)
+
+    def adopt(self, network: Any) -> Any:
+        """The network itself, for inference, on the device, its weights in this type and in the layout that convolutions are fastest in."""
+        adopted = network.to(self.device, self.dtype, memory_format=torch.channels_last).eval()
+        return adopted.requires_grad_(requires_grad=False)
+
+
+def choose_placement(spec: ModelSpec) -> Placement:
+    """The device and precision that `spec` asks for, tried out. Sets torch's threads, and on CUDA switches TF32 off for `f32`.
+
+    `auto` takes the first CUDA device, else the CPU; and f16 on CUDA, else f32: bf16 on a CPU is for those who measured it.
+    Raises ConfigurationError where torch has no such device here, or no such precision on it.
+    """
+    device, name = _choose_device(spec.device)
+    dtype = _choose_dtype(spec.precision, device)
+    torch.set_num_threads(_count_threads(device.type))
+    if device.type == "cuda" and dtype == torch.float32:
+        # cuDNN rounds to 10 bits of mantissa otherwise, and f32 is to find the same boxes on every machine. Holds for the process.
+        torch.backends.cudnn.allow_tf32 = False
+    return Placement(device, dtype, name)
+
+
+def _count_threads(device_type: str) -> int:
+    """Threads for one torch operation.
+
+    On a CPU, all cores that this process may use: decoders beside it run at a lower priority or in the gaps. Beside a GPU one is
+    enough, as what is left to the CPU are small arrays, and threads that wait for work would spin on the decoders' cores.
+    """
+    return 1 if device_type == "cuda" else max(1, len(os.sched_getaffinity(0)))
+
+
+def compile_network(call: Callable[[Any], Any], compiler: str | None) -> Callable[[Any], Any]:
+    """`call` through `torch.compile` with a backend of that name, or as it is for None. Each shape is compiled when it is first seen."""
+    compiled: Callable[[Any], Any] = torch.compile(call, backend=compiler, dynamic=False) if compiler else call
+    return compiled
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch had no memory left on a device."""
+    return isinstance(error, torch.OutOfMemoryError)
+
+
+def _choose_device(wanted: str) -> tuple[Any, str]:
+    chosen = wanted.lower()
+    if chosen == "auto":
+        chosen = "cuda:0" if torch.cuda.is_available() else "cpu"
+        log.info("device auto: %s, as torch %s a CUDA device", chosen, "sees" if chosen != "cpu" else "does not see")
+    try:
+        device = torch.device(chosen)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"torch has no device {wanted} here: {error}") from error
+    return device, str(torch.cuda.get_device_name(device) if device.type == "cuda" else device)
+
+
+def _choose_dtype(precision: str, device: Any) -> Any:
+    if precision == "auto":
+        chosen = "f16" if device.type == "cuda" else "f32"
+        log.info("precision auto: %s on %s", chosen, device)
+        return _PRECISIONS[chosen]
+    if precision not in _PRECISIONS:
+        raise ConfigurationError(f"torch models run as {', '.join(_PRECISIONS)} or auto, not as {precision}")
+    if precision == "f16" and device.type == "cpu":
+        raise ConfigurationError("f16 is for GPUs; on a CPU choose f32, bf16 or auto")
+    return _PRECISIONS[precision]
