@@ -23,6 +23,7 @@ from schemas.errors import ConfigurationError
 from schemas.topics import Topics
 
 if TYPE_CHECKING:
+    from detectors.cache_policy import CachePolicy
     from detectors.policy import ImagePolicy
     from producers.publisher import PublisherPolicy
     from sinks.notifier import NotifierPolicy
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 PREFIX = "SIGHTSTREAM_"
 DEFAULT_FILE = Path("sightstream.toml")
-SECRET_NAMES = ("password", "secret", "token", "credential", "access_key", "account_key", "sas_key")
+SECRET_NAMES = ("password", "secret", "token", "credential", "access_key", "account_key", "sas_key", "redis_url")
 
 Section = TypeVar("Section")
 
@@ -48,6 +49,7 @@ _LIGHT: dict[str, type] = {
 _POLICIES: dict[str, tuple[str, str]] = {
     "publisher": ("producers.publisher", "PublisherPolicy"),
     "images": ("detectors.policy", "ImagePolicy"),
+    "cache": ("detectors.cache_policy", "CachePolicy"),
     "batching": ("streams.sizing", "Batching"),
     "parquet": ("sinks.parquet_policy", "ParquetPolicy"),
     "notifier": ("sinks.notifier", "NotifierPolicy"),
@@ -126,6 +128,13 @@ class Settings:
         from detectors.policy import ImagePolicy
 
         return self._section("images", ImagePolicy)
+
+    @property
+    def cache(self) -> "CachePolicy":
+        """Section `cache`."""
+        from detectors.cache_policy import CachePolicy
+
+        return self._section("cache", CachePolicy)
 
     @property
     def batching(self) -> "Batching":

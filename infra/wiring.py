@@ -32,7 +32,22 @@ def open_publisher(settings: Settings) -> "Publisher":
 
 
 def open_detector(settings: Settings) -> "Detector":
-    """The model of `settings`, loaded and warm. Raises ConfigurationError where there is none, or no backend for it."""
+    """The model of `settings`, loaded and warm, which infers no image twice while the cache knows it.
+
+    Raises ConfigurationError where there is no model, or no backend for it.
+    """
     from detectors.registry import open_detector as load
 
-    return load(settings.model)
+    detector = load(settings.model)
+    return _remembering(settings, detector) if settings.cache.max_bytes else detector
+
+
+def _remembering(settings: Settings, detector: "Detector") -> "Detector":
+    from detectors.cache import CachedDetector, MemoryStore, Store
+
+    stores: list[Store] = [MemoryStore(settings.cache.max_bytes)]
+    if settings.cache.redis_url:
+        from detectors.redis_store import RedisStore
+
+        stores.append(RedisStore(settings.cache))
+    return CachedDetector(detector, settings.model, stores)
