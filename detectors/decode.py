@@ -1,14 +1,15 @@
 """From the bytes of a file to RGB pixels in the oriented frame.
 
-JPEG, PNG and WebP, told apart by their first bytes. JPEG goes through libjpeg-turbo (simplejpeg, which gives up Python's lock), the
-rest through Pillow. Of animated files the first frame is taken. Alpha is dropped, not blended, as the tools do that train
-detectors; 16-bit samples keep their high byte; CMYK and palettes become RGB.
+JPEG, PNG and WebP, told apart by their first bytes. JPEG goes through libjpeg-turbo (simplejpeg), the rest through Pillow. Of animated
+files the first frame is taken. Alpha is dropped, not blended, as the tools do that train detectors; 16-bit samples keep their high byte;
+CMYK and palettes become RGB. Imported by decoder processes, which must start fast: nothing heavy belongs here.
 """
 
 import io
 import logging
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -32,6 +33,10 @@ _APP1, _START_OF_SCAN = 0xE1, 0xDA
 
 # More scans than any encoder writes; each costs a pass over all pixels (libjpeg-turbo's own limit when it fuzzes).
 _MAX_JPEG_SCANS = 500
+# The reductions for which libjpeg-turbo has vector code; what lies between is slower than decoding whole.
+_REDUCTIONS = (8, 4, 2)
+# So many pixels are left for one of the canvas, along a side: fewer would blur what a whole picture shows the model.
+_SPARE = 2
 # EXIF orientation -> the turn that puts the picture upright, on arrays (height, width, 3); 1 and unknown values need none.
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -42,16 +47,34 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     7: lambda pixels: pixels.transpose(1, 0, 2)[::-1, ::-1],
     8: lambda pixels: pixels.transpose(1, 0, 2)[::-1],
 }
+_TRANSPOSING = {5, 6, 7, 8}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """Pixels as `decode` gives them, maybe reduced, and (width, height) of the whole frame that they show."""
+
+    pixels: Pixels
+    frame: tuple[int, int]
 
 
 def decode(content: bytes, max_pixels: int) -> Pixels:
-    """Decode an image: uint8, (height, width, 3), RGB, C-contiguous, upright.
+    """Decode an image whole: uint8, (height, width, 3), RGB, C-contiguous, upright.
 
     Raises RejectedError: IMAGE_EMPTY, IMAGE_TYPE_UNSUPPORTED, IMAGE_TOO_MANY_PIXELS (by the header, before any pixel is decoded) or
     IMAGE_CORRUPT, which a truncated file is too. Raises MemoryError as it comes.
     """
+    return decode_for(content, max_pixels, None).pixels
+
+
+def decode_for(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
+    """Decode an image for models whose largest input is `canvas`, (width, height); otherwise like `decode`, and raises the same.
+
+    A JPEG far larger than that is decoded reduced, to a half, a quarter or an eighth, which saves most of the time and memory. What is left
+    is at least `_SPARE` times what the canvas shows of it. `max_pixels` is for the frame all the same.
+    """
     try:
-        return _decode(content, max_pixels)
+        return _decode(content, max_pixels, canvas)
     except (RejectedError, MemoryError):
         raise
     except Exception as error:
@@ -59,10 +82,10 @@ def decode(content: bytes, max_pixels: int) -> Pixels:
         raise RejectedError(Reason.IMAGE_CORRUPT, f"the image does not decode: {error}") from error
 
 
-def _decode(content: bytes, max_pixels: int) -> Pixels:
+def _decode(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
     opener = _choose_opener(content)
     if opener is JpegImageFile:
-        return _decode_jpeg(content, max_pixels)
+        return _decode_jpeg(content, max_pixels, canvas)
     if opener is WebPImageFile:
         # Pillow sets up the whole canvas when it opens a WebP, so its size is read first.
         _check_size(_read_webp_size(content), max_pixels)
@@ -90,18 +113,33 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _decode_jpeg(content: bytes, max_pixels: int) -> Pixels:
+def _decode_jpeg(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
     if content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise RejectedError(Reason.IMAGE_CORRUPT, f"more than {_MAX_JPEG_SCANS} scans")
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         _check_size((width, height), max_pixels)
         if colours not in {"CMYK", "YCCK"}:
-            return _turn_upright(simplejpeg.decode_jpeg(content, "RGB"), _read_jpeg_orientation(content))
+            orientation = _read_jpeg_orientation(content)
+            frame = (height, width) if orientation in _TRANSPOSING else (width, height)
+            parts = _choose_reduction(frame, canvas)
+            # libjpeg-turbo takes the smallest picture that has as many pixels as these; rounded up, as it rounds.
+            pixels = simplejpeg.decode_jpeg(
+                content, "RGB", min_height=-(-height // parts), min_width=-(-width // parts)
+            )
+            return Decoded(_turn_upright(pixels, orientation), frame)
     except ValueError as error:
         # It is strict about harmless flaws, such as stray bytes between segments; Pillow forgives those, but not truncation.
         log.debug("a JPEG goes through Pillow: %s", error)
     return _decode_with_pillow(content, JpegImageFile, max_pixels)
+
+
+def _choose_reduction(frame: tuple[int, int], canvas: tuple[int, int] | None) -> int:
+    """1, 2, 4 or 8: into which part of its sides a picture may be decoded."""
+    if canvas is None:
+        return 1
+    gain = min(canvas[0] / frame[0], canvas[1] / frame[1])
+    return next((parts for parts in _REDUCTIONS if parts * gain * _SPARE <= 1), 1)
 
 
 def _read_jpeg_orientation(content: bytes) -> int:
@@ -135,11 +173,12 @@ def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _decode_with_pillow(content: bytes, opener: Opener, max_pixels: int) -> Pixels:
+def _decode_with_pillow(content: bytes, opener: Opener, max_pixels: int) -> Decoded:
     with opener(io.BytesIO(content)) as image:
         _check_size(image.size, max_pixels)
         orientation = _read_orientation(image.getexif)
-        return _turn_upright(_to_rgb(image), orientation)
+        pixels = _turn_upright(_to_rgb(image), orientation)
+        return Decoded(pixels, (pixels.shape[1], pixels.shape[0]))
 
 
 def _to_rgb(image: Pillow.Image) -> Pixels:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,8 @@ from typing import Self, TypeAlias
 from urllib.parse import urlsplit
 
 from detectors.base import Image
-from detectors.decode import decode
+from detectors.decoder_process import Limits
+from detectors.decoders import Decoders
 from detectors.fetch import HttpFetcher
 from detectors.files import FileReader
 from detectors.hosts import Hosts
@@ -42,18 +44,22 @@ class ImageLoader:
     """Fetches, verifies and decodes images; an async context manager, bound to the event loop that entered it.
 
     References: `file:` under the allowed roots, `http:` and `https:`, and `s3:`, `gs:`, `az:` of the allowed buckets.
+    `canvas`: (width, height) of the largest input of the models that will see the images: what is much larger may be decoded reduced.
     """
 
-    def __init__(self, policy: ImagePolicy) -> None:
+    def __init__(self, policy: ImagePolicy, canvas: tuple[int, int] | None = None) -> None:
         self._policy = policy
+        self._canvas = canvas
         self._files = FileReader(policy.roots, policy.max_bytes)
         self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Open the clients. Raises ConfigurationError for an object store that cannot be."""
+        """Open the clients, start the decoders. Raises ConfigurationError for an object store that cannot be."""
         hosts = Hosts(self._policy)
         objects = ObjectFetcher(self._policy, hosts)
-        self._pool = ThreadPoolExecutor(self._policy.decode_threads, "decode")
+        count = self._policy.decoders or max(2, len(os.sched_getaffinity(0)) // 2)
+        self._decoders = self._resources.enter_context(Decoders(count, self._limits()))
+        self._pool = ThreadPoolExecutor(count, "decode")
         self._resources.push_async_callback(asyncio.to_thread, self._pool.shutdown, cancel_futures=True)
         web = await self._resources.enter_async_context(HttpFetcher(self._policy, hosts))
         self._remote: dict[str, Callable[[str], Awaitable[bytes]]] = {
@@ -67,6 +73,15 @@ class ImageLoader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._resources.aclose()
+
+    def _limits(self) -> Limits:
+        policy = self._policy
+        return Limits(
+            max_pixels=policy.max_pixels,
+            canvas=self._canvas,
+            seconds=policy.decode_timeout_s,
+            memory_bytes=policy.decode_memory_bytes,
+        )
 
     async def load(self, requests: Sequence[ImageRequest]) -> list[ImageOutcome]:
         """One outcome for each request, in order: the image, or why there is none. Raises for none of them."""
@@ -113,10 +128,11 @@ class ImageLoader:
 
     def _verify_and_decode(self, content: bytes, sha256: str | None, fetch_ms: float) -> Image:
         started = time.perf_counter()
-        if sha256 and hashlib.sha256(content).hexdigest() != sha256.lower():
+        digest = hashlib.sha256(content).hexdigest()
+        if sha256 and digest != sha256.lower():
             raise RejectedError(Reason.IMAGE_HASH_MISMATCH, "the bytes do not have the sha256 of the reference")
-        pixels = decode(content, self._policy.max_pixels)
-        return Image(pixels, fetch_ms, (time.perf_counter() - started) * 1e3)
+        decoded = self._decoders.decode(content)
+        return Image(decoded.pixels, fetch_ms, (time.perf_counter() - started) * 1e3, decoded.frame, digest)
 
 
 def _report_fetch(started: float, outcome: str, size: int | None = None) -> float:

@@ -28,7 +28,9 @@ class ImagePolicy:
     `az://container`, each with obstore's own options (`endpoint`, `region` ...). `ports`: for http and https.
     `extra_networks`: addresses allowed although they are not public, for a private image host.
     `max_pixels` is checked on the header, before any pixel is decoded; a decoded image takes three bytes a pixel.
-    At most `remote_concurrency` transfers run at once, `per_host` of them to one host, and `decode_threads` decode.
+    At most `remote_concurrency` transfers run at once, `per_host` of them to one host.
+    `decoders`: processes that decode, None for one to two cores and at least two. One image may take `decode_timeout_s` of processor time
+    and `decode_memory_bytes` of memory there; one that wants more, or crashes its decoder, is refused and costs no other.
     After `host_failures` failures in a row a host is left alone for `host_pause_s`, so that its neighbours need not wait.
     """
 
@@ -44,4 +46,6 @@ class ImagePolicy:
     per_host: int = 16
     host_failures: int = 5
     host_pause_s: float = 10.0
-    decode_threads: int = 2
+    decoders: int | None = None
+    decode_timeout_s: float = 10.0
+    decode_memory_bytes: int = 2 * 1024**3

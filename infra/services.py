@@ -64,7 +64,7 @@ def detection(settings: Settings, publisher: Publisher, detector: Detector, heal
     curve = recall_or_measure(detector, settings.state_dir / ENGINE)
 
     async def run(stop: asyncio.Event) -> None:
-        async with ImageLoader(settings.images) as images:
+        async with ImageLoader(settings.images, detector.model.canvas) as images:
             parts = WorkerParts(
                 connection=settings.connection,
                 publisher=publisher,

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     FETCH_FAILED = "fetch_failed"
     MODEL_UNKNOWN = "model_unknown"
     DETECTOR_FAILED = "detector_failed"
+    DECODER_FAILED = "decoder_failed"
     STORAGE_UNAVAILABLE = "storage_unavailable"
 
 

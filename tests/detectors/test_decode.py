@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from detectors.decode import decode
+from detectors.boxes import Letterbox
+from detectors.decode import decode, decode_for
 from schemas.errors import Reason, RejectedError
 from tests.support.images import (
     HEIGHT,
@@ -113,6 +114,58 @@ def test_a_size_of_which_pillow_would_warn_is_ours_to_judge() -> None:
             decode(content, 99_999_999)
         assert caught.value.reason is Reason.IMAGE_TOO_MANY_PIXELS
         assert decode(content, 100_000_000).shape == (10_000, 10_000, 3)
+
+
+def mean_difference(first: np.ndarray, second: np.ndarray) -> float:
+    return float(np.abs(first.astype(int) - second.astype(int)).mean())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_image_is_upright_and_knows_its_whole_frame(orientation: int) -> None:
+    content = encode(photograph(1, 803, 605), "JPEG", exif=exif(orientation), quality=95)
+    whole = decode(content, MAX_PIXELS)
+    reduced = decode_for(content, MAX_PIXELS, (100, 90))
+    assert reduced.frame == (whole.shape[1], whole.shape[0])
+    assert sorted(reduced.pixels.shape[:2]) == [152, 201]  # a quarter, rounded up
+    assert reduced.pixels.flags.c_contiguous
+    height, width = reduced.pixels.shape[:2]
+    smaller = np.asarray(Image.fromarray(whole).resize((width, height), Image.Resampling.BOX))
+    assert mean_difference(reduced.pixels, smaller) < 2
+    assert mean_difference(reduced.pixels[::-1, ::-1], smaller) > 10
+
+
+@given(
+    frame=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    canvas=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    orientation=st.sampled_from([1, 6]),
+)
+def test_twice_what_the_canvas_shows_is_left(frame: tuple[int, int], canvas: tuple[int, int], orientation: int) -> None:
+    size = frame if orientation == 1 else frame[::-1]
+    content = encode(Image.new("RGB", size), "JPEG", exif=exif(orientation))
+    decoded = decode_for(content, MAX_PIXELS, canvas)
+    shown = Letterbox.fit(frame, canvas).resized
+    left = decoded.pixels.shape[1::-1]
+    assert decoded.frame == frame
+    assert all(
+        pixels == whole or pixels >= 2 * wanted - 1 for pixels, whole, wanted in zip(left, frame, shown, strict=True)
+    )
+    assert left == frame or max(whole / pixels for whole, pixels in zip(frame, left, strict=True)) >= 1.5
+
+
+def test_only_jpeg_is_decoded_reduced_and_what_is_too_large_stays_refused() -> None:
+    large = photograph(1, 800, 600)
+    assert decode_for(encode(large, "PNG"), MAX_PIXELS, (64, 64)).pixels.shape == (600, 800, 3)
+    with pytest.raises(RejectedError) as caught:
+        decode_for(encode(large, "JPEG"), 800 * 600 - 1, (64, 64))
+    assert caught.value.reason is Reason.IMAGE_TOO_MANY_PIXELS
+
+
+def test_a_truncated_image_is_refused_though_reduced() -> None:
+    content = encode(photograph(1, 800, 600), "JPEG")
+    for cut in (len(content) // 2, len(content) - 100):
+        with pytest.raises(RejectedError) as caught:
+            decode_for(content[:cut], MAX_PIXELS, (64, 64))
+        assert caught.value.reason is Reason.IMAGE_CORRUPT
 
 
 @given(data=st.data(), kind=st.sampled_from(["JPEG", "PNG", "WEBP"]))

@@ -1,0 +1,44 @@
+"""A decoder process to which images do what broken ones might do to a real one; `detectors.decoders` is told to start it."""
+
+import ctypes
+import itertools
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+
+from detectors.decode import Decoded, decode_for
+from detectors.decoder_process import serve
+
+
+def hang() -> None:
+    while True:
+        pass
+
+
+def eat() -> None:
+    held = [bytes(1 << 20) for _ in itertools.count()]
+    raise AssertionError(len(held))
+
+
+HARM: dict[bytes, Callable[[], object]] = {
+    b"crash": lambda: ctypes.string_at(0),
+    b"abort": os.abort,
+    b"exit": lambda: os._exit(3),
+    b"hang": hang,
+    b"eat": eat,
+    b"kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    b"sleep": lambda: time.sleep(3600),
+}
+
+
+def decode(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
+    if harm := HARM.get(content):
+        harm()
+    return decode_for(content, max_pixels, canvas)
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    serve(decode)
