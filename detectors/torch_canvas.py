@@ -1,6 +1,8 @@
 """From pixels to the planes that a network takes, as torch operations, so that a GPU letterboxes what it was sent as it came."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -73,3 +75,23 @@ class Stage:
             # Powers of two: locking memory takes milliseconds, and batches differ in size.
             self._locked = torch.empty(1 << (size - 1).bit_length(), dtype=torch.uint8, pin_memory=True)
         return self._locked[:size]
+
+
+class Stages:
+    """As many stages as calls may be on their way at once."""
+
+    def __init__(self, device: Any, count: int) -> None:
+        self._free: SimpleQueue[Stage] = SimpleQueue()
+        for _ in range(count):
+            self._free.put(Stage(device))
+
+    @contextmanager
+    def take(self) -> Iterator[Stage]:
+        """A stage for one call, its stream the current one; at the end all that was put on it is done."""
+        stage = self._free.get()
+        try:
+            with torch.inference_mode(), torch.cuda.stream(stage.stream):
+                yield stage
+        finally:
+            stage.finish()
+            self._free.put(stage)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from detectors.metrics import GPU_OOM
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 
@@ -33,6 +34,12 @@ class Placement:
     def precision(self) -> str:
         """`f32`, `bf16` or `f16`."""
         return next(name for name, dtype in _PRECISIONS.items() if dtype == self.dtype)
+
+    def relieve(self) -> None:
+        """What helps after memory ran out: count it, and give back what torch keeps for itself."""
+        GPU_OOM.labels(device=self.name).inc()
+        if self.is_cuda:
+            torch.cuda.empty_cache()
 
     def adopt(self, network: Any) -> Any:
         """The network itself, for inference, on the device, its weights in this type and in the layout that convolutions are fastest in."""

@@ -4,7 +4,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,8 @@ from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, Letterbox, Thresholds, join
 from detectors.buckets import Batcher, Buckets
 from detectors.device_image import DeviceImage
-from detectors.metrics import GPU_OOM
 from detectors.spec import ModelSpec
-from detectors.torch_canvas import Stage, place_on_device, place_on_host
+from detectors.torch_canvas import Stage, Stages, place_on_device, place_on_host
 from detectors.torch_device import Placement, is_out_of_memory
 from detectors.torch_heads import Head, land
 from schemas.records import DetectParameters
@@ -73,13 +71,11 @@ class TorchEngine:
         self._network = network
         self._head = head
         self._shapes = shapes
-        self._batcher = Batcher(shapes.buckets, is_out_of_memory, self._relieve)
+        self._batcher = Batcher(shapes.buckets, is_out_of_memory, placement.relieve)
         self._compute = torch.cuda.Stream(placement.device) if placement.is_cuda else None
         # Two forward passes at once would not be faster, and some networks keep things from call to call.
         self._turn = threading.Lock()
-        self._stages: SimpleQueue[Stage] = SimpleQueue()
-        for _ in range(CONCURRENCY):
-            self._stages.put(Stage(placement.device))
+        self._stages = Stages(placement.device, CONCURRENCY)
 
     @property
     def model(self) -> ModelInfo:
@@ -125,13 +121,8 @@ class TorchEngine:
             torch.cuda.empty_cache()
 
     def _infer(self, jobs: Sequence[_Job], size: int) -> list[Found]:
-        stage = self._stages.get()
-        try:
-            with torch.inference_mode(), torch.cuda.stream(stage.stream):
-                return self._run(stage, jobs, size)
-        finally:
-            stage.finish()
-            self._stages.put(stage)
+        with self._stages.take() as stage:
+            return self._run(stage, jobs, size)
 
     def _run(self, stage: Stage, jobs: Sequence[_Job], size: int) -> list[Found]:
         letterboxes = [job.letterbox for job in jobs]
@@ -171,8 +162,3 @@ class TorchEngine:
         for part in raw if isinstance(raw, tuple) else (raw,):
             part.record_stream(stage.stream)
         return raw
-
-    def _relieve(self) -> None:
-        GPU_OOM.labels(device=self._model.device).inc()
-        if self._placement.is_cuda:
-            torch.cuda.empty_cache()

@@ -64,7 +64,7 @@ def engine(
     stride: int | None = 32,
     placement: Placement = CPU,
 ) -> TorchEngine:
-    info = ModelInfo("tiny", "1", "sha256:0", tuple("abcd"), device=f"test device {id(network)}")
+    info = ModelInfo("tiny", "1", "sha256:0", tuple("abcd"))
     shapes = Shapes((320, 320), stride, buckets or Buckets.exact(16))
     return TorchEngine(SPEC, info, placement, network, DenseHead(), shapes)
 
@@ -162,8 +162,9 @@ def test_without_a_stride_every_image_is_on_the_whole_canvas() -> None:
 
 def test_a_device_without_memory_halves_the_batch_and_remembers() -> None:
     network = TinyNetwork(room=3)
-    detector = engine(network, buckets=Buckets())
-    labels = {"device": detector.model.device}
+    placement = Placement(torch.device("cpu"), torch.float32, "a small device")
+    detector = engine(network, buckets=Buckets(), placement=placement)
+    labels = {"device": placement.name}
     images = [picture(seed, 320, 320) for seed in range(8)]
     boxes = detector.detect(images, [DetectParameters()] * 8)
     assert [shape[0] for shape in network.shapes] == [8, 4, 2, 2, 2, 2]
