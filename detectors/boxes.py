@@ -15,6 +15,7 @@ from schemas.records import DetectParameters
 PADDING_GREY = 114
 # A bound on the work of suppression: the best so many candidates of an image are looked at (Ultralytics' own bound).
 MAX_CANDIDATES = 30_000
+_BLOCK = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,24 @@ class Letterbox:
         )
         return left, top
 
-    def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Place `pixels`, (height, width, 3), on a new canvas; bilinear. They may show the source reduced."""
-        left, top = self.offset
-        right, bottom = self.canvas[0] - self.resized[0] - left, self.canvas[1] - self.resized[1] - top
-        if pixels.shape[:2] != self.resized[::-1]:
-            pixels = cv2.resize(pixels, self.resized, interpolation=cv2.INTER_LINEAR)
-        grey = (PADDING_GREY,) * 3
-        placed: NDArray[np.uint8] = cv2.copyMakeBorder(
-            pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey
-        )
-        return placed
+    def apply(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Place `pixels`, uint8 (height, width, 3), on a canvas, `out` or a new one; bilinear. They may show the source reduced.
+
+        `out`: (canvas height, canvas width, 3), whatever it holds. Raises ValueError for pixels of another kind.
+        """
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+            raise ValueError(f"pixels are {pixels.dtype} of shape {pixels.shape}; expected uint8, (height, width, 3)")
+        canvas = np.empty((self.canvas[1], self.canvas[0], 3), np.uint8) if out is None else out
+        (left, top), (width, height) = self.offset, self.resized
+        for border in (canvas[:top], canvas[top + height :], canvas[:, :left], canvas[:, left + width :]):
+            border.fill(PADDING_GREY)
+        inside = canvas[top : top + height, left : left + width]
+        if pixels.shape == inside.shape:
+            inside[...] = pixels
+        else:
+            # Straight to its place: OpenCV writes into the view, whose rows are not contiguous.
+            cv2.resize(pixels, (width, height), dst=inside, interpolation=cv2.INTER_LINEAR)
+        return canvas
 
     def place(self, xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (m, 4) of the image, as they lie on the canvas."""
@@ -134,19 +142,32 @@ def suppress(found: Found, iou: float, limit: int) -> NDArray[np.intp]:
     Greedy: the best box stays, and every box of its class whose IoU with it is above `iou` goes; then the next best.
     """
     order = np.argsort(-found.scores, kind="stable")[:MAX_CANDIDATES]
-    xyxy, class_ids = found.xyxy[order], found.class_ids[order]
-    areas = np.prod(xyxy[:, 2:] - xyxy[:, :2], axis=1)
-    left = np.arange(len(order))
-    kept: list[int] = []
-    while len(left) and len(kept) < limit:
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        sides = np.minimum(xyxy[best, 2:], xyxy[left, 2:]) - np.maximum(xyxy[best, :2], xyxy[left, :2])
-        shared = np.prod(np.maximum(sides, np.float32(0)), axis=1)
-        # shared / union > iou, without dividing by the union of two empty boxes
-        overlaps = shared > np.float32(iou) * (areas[best] + areas[left] - shared)
-        left = left[~(overlaps & (class_ids[left] == class_ids[best]))]
-    return order[kept]
+    ranked, kept = found.take(order), np.empty(0, np.intp)
+    # Block by block, best first, so that thousands of candidates cost a few large steps and not thousands of small ones.
+    for start in range(0, len(order), _BLOCK):
+        block = np.arange(start, min(start + _BLOCK, len(order)))
+        block = block[~_overlap(ranked, kept, block, iou).any(axis=0)]
+        overlaps, stays = _overlap(ranked, block, block, iou), np.ones(len(block), np.bool_)
+        for row in range(len(block) - 1):
+            if stays[row]:
+                stays[row + 1 :] &= ~overlaps[row, row + 1 :]
+        kept = np.concatenate((kept, block[stays]))
+        if len(kept) >= limit:
+            break
+    return order[kept[:limit]]
+
+
+def _overlap(found: Found, left: NDArray[np.intp], right: NDArray[np.intp], iou: float) -> NDArray[np.bool_]:
+    """(len(left), len(right)): whether two boxes are of one class and their IoU is above `iou`."""
+    one, two = found.xyxy[left][:, np.newaxis], found.xyxy[right][np.newaxis]
+    width = np.minimum(one[..., 2], two[..., 2]) - np.maximum(one[..., 0], two[..., 0])
+    height = np.minimum(one[..., 3], two[..., 3]) - np.maximum(one[..., 1], two[..., 1])
+    shared = np.maximum(width, np.float32(0)) * np.maximum(height, np.float32(0))
+    areas = ((box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (one, two))
+    # shared / union > iou, without dividing by the union of two empty boxes
+    overlaps: NDArray[np.bool_] = shared > np.float32(iou) * (sum(areas) - shared)
+    overlaps &= found.class_ids[left][:, np.newaxis] == found.class_ids[right]
+    return overlaps
 
 
 def join(parts: Sequence[Found]) -> Boxes:

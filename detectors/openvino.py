@@ -1,22 +1,35 @@
-"""ONNX models with a YOLO head, on what OpenVINO runs on. One image a request: results never depend on a batch's company."""
+"""ONNX models and IR with a YOLO head, on what OpenVINO runs on. One image a request: results never depend on a batch's company.
 
-import ast
+Batches of several images were measured: on cores with and without AMX they are no faster than as many requests at once on streams of
+their own, since the activations of one image fit the cache and those of several do not.
+"""
+
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
-from openvino.preprocess import PrePostProcessor
 
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, Letterbox, Thresholds, join, read_yolo
-from detectors.spec import ModelFile, ModelSpec, read_labels_file, read_model
+from detectors.openvino_graph import (
+    choose_device,
+    compile_network,
+    float_precisions,
+    is_quantised,
+    precision_settings,
+    read_network,
+    read_signature,
+)
+from detectors.siblings import find_quantised, vouched_for
+from detectors.spec import ModelFile, ModelSpec, read_model
+from detectors.yolo_onnx import read_head
 from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 
@@ -26,24 +39,38 @@ log = logging.getLogger(__name__)
 CONCURRENCY = 2
 # Requests of a call that wait behind those that run, so that a stream never waits for the letterbox.
 SPARE_REQUESTS = 2
-_PRECISIONS = {"auto": None, "f32": ov.Type.f32, "f16": ov.Type.f16, "bf16": ov.Type.bf16}
+_SIBLINGS = (".xml", ".onnx")
+
+_Lane = list[Any]
 
 
 def load(spec: ModelSpec) -> "OpenVinoDetector":
-    """Read, compile and warm an ONNX model. Raises ConfigurationError where the file or the device is not fit for it."""
-    file = read_model(spec)
-    detector = OpenVinoDetector(spec, file)
+    """Read, compile and warm a model. Raises ConfigurationError where the file or the device is not fit for it."""
+    wanted = find_quantised(spec, _SIBLINGS) if spec.precision == "int8" else spec
+    detector = OpenVinoDetector(wanted, read_model(wanted))
     detector.warm()
     return detector
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What the exported file says of the model. `canvas`: (width, height); `stride`: None where the input's size is fixed."""
+def precisions(spec: ModelSpec) -> tuple[str, ...]:
+    """What `auto` may choose from, f32 first: what the device computes in, and int8 where a sibling is there and vouched for.
 
-    labels: tuple[str, ...]
-    canvas: tuple[int, int]
-    stride: int | None
+    A model that is quantised already has one precision. Raises ConfigurationError as `load` does.
+    """
+    core, file = ov.Core(), read_model(spec)
+    if is_quantised(read_network(core, file)):
+        return ("int8",)
+    offered = float_precisions(core, choose_device(core, spec.device)[0])
+    if "bf16" in offered:
+        # Never faster than bf16 on a CPU that has that, and several times slower on most.
+        offered = tuple(name for name in offered if name != "f16")
+    return (*offered, *(["int8"] if vouched_for(spec, file, _SIBLINGS) else []))
+
+
+def place(spec: ModelSpec) -> str:
+    """The library, its version and the device's full name: what a measurement holds for."""
+    core = ov.Core()
+    return f"openvino {ov.__version__} on {core.get_property(choose_device(core, spec.device)[0], 'FULL_DEVICE_NAME')}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,27 +90,41 @@ class _Flight:
 
 
 class OpenVinoDetector:
-    """Keeps every stream of the device busy with requests of one image; letterboxes the next ones meanwhile."""
+    """Keeps every stream of the device busy with requests of one image; letterboxes the next ones meanwhile.
+
+    An image that comes alone while nothing else runs has all cores to itself, in a second graph that is compiled for latency.
+    """
 
     def __init__(self, spec: ModelSpec, file: ModelFile) -> None:
         core = ov.Core()
-        network = _parse(core, file)
+        network = read_network(core, file)
         self._spec = spec
-        self._head = _read_head(network, file, spec)
-        device = _choose_device(core, spec.device)
-        compiled = _compile(core, _with_preprocessing(network), device, spec.precision)
-        streams = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        precision = str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
-        self._lanes: SimpleQueue[list[Any]] = SimpleQueue()
+        self._head = read_head(read_signature(network), file.path, spec)
+        if self._head.batch not in {None, 1}:
+            raise ConfigurationError(
+                f"{file.path} takes batches of {self._head.batch}; export it with a batch of 1, or a free one"
+            )
+        device, why = choose_device(core, spec.device)
+        if spec.device == "auto":
+            log.info("device auto: %s, as %s", device, why)
+        settings = precision_settings(spec.precision, float_precisions(core, device))
+        busy = compile_network(core, network, device, {**settings, "PERFORMANCE_HINT": "THROUGHPUT"})
+        streams = int(busy.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._lanes: SimpleQueue[_Lane] = SimpleQueue()
         for _ in range(CONCURRENCY):
-            self._lanes.put([compiled.create_infer_request() for _ in range(streams + SPARE_REQUESTS)])
+            self._lanes.put([busy.create_infer_request() for _ in range(streams + SPARE_REQUESTS)])
+        self._express: SimpleQueue[_Lane] = SimpleQueue()
+        if streams > 1 and device.startswith("CPU"):
+            swift = compile_network(core, network, device, {**settings, "PERFORMANCE_HINT": "LATENCY"})
+            self._express.put([swift.create_infer_request()])
+        precision = "int8" if is_quantised(network) else busy.get_property("INFERENCE_PRECISION_HINT").to_string()
         self._model = ModelInfo(
             name=spec.model_name,
             version=spec.version,
             digest=file.digest,
             labels=self._head.labels,
             backend=f"openvino {ov.__version__.split('-')[0]}",
-            precision=precision,
+            precision=str(precision),
             device=str(core.get_property(device, "FULL_DEVICE_NAME")),
             canvas=self._head.canvas,
         )
@@ -108,25 +149,41 @@ class OpenVinoDetector:
         """Run every request once, so that the first image of a run is not slower than the rest."""
         width, height = self._head.canvas
         grey = Image(np.full((height, width, 3), 114, np.uint8))
-        for _ in range(CONCURRENCY):
-            lane = self._lanes.get()
-            self._run(lane, [grey] * len(lane), [DetectParameters()] * len(lane))
-            self._lanes.put(lane)
+        for lanes in (self._lanes, self._express):
+            for _ in range(lanes.qsize()):
+                lane = lanes.get()
+                self._run(lane, [grey] * len(lane), [DetectParameters()] * len(lane))
+                lanes.put(lane)
 
     def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
         """Boxes of each image, in order."""
-        lane = self._lanes.get()
-        try:
+        with self._lane(len(images)) as lane:
             return join(self._run(lane, images, parameters))
-        finally:
-            self._lanes.put(lane)
 
     def close(self) -> None:
-        """Let go of the compiled model."""
+        """Let go of the compiled graphs."""
         for _ in range(CONCURRENCY):
             self._lanes.get()
+        with suppress(Empty):
+            self._express.get_nowait()
 
-    def _run(self, lane: list[Any], images: Sequence[Image], parameters: Sequence[DetectParameters]) -> list[Found]:
+    @contextmanager
+    def _lane(self, images: int) -> Iterator[_Lane]:
+        """Requests for one call: the express lane for an image that is alone, for its graph would slow down others beside it."""
+        lanes = self._lanes
+        if images == 1 and lanes.qsize() == CONCURRENCY and not self._express.empty():
+            lanes = self._express
+        try:
+            lane = lanes.get_nowait()
+        except Empty:
+            lanes = self._lanes
+            lane = lanes.get()
+        try:
+            yield lane
+        finally:
+            lanes.put(lane)
+
+    def _run(self, lane: _Lane, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> list[Found]:
         flights: deque[_Flight] = deque()
         found: list[Found] = []
         try:
@@ -146,103 +203,3 @@ class OpenVinoDetector:
                 with suppress(RuntimeError):
                     flight.request.wait()
         return found
-
-
-def _parse(core: Any, file: ModelFile) -> Any:
-    try:
-        return core.read_model(file.content)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"{file.path} is not an ONNX model that OpenVINO reads: {_first_line(error)}"
-        ) from error
-
-
-def _read_head(network: Any, file: ModelFile, spec: ModelSpec) -> _Head:
-    metadata = _read_metadata(network)
-    labels = _parse_labels(metadata.get("names")) or read_labels_file(file.path)
-    if not labels:
-        hint = f"put one label a line into {file.path.with_suffix('.labels.txt').name} beside it"
-        raise ConfigurationError(f"{file.path} does not say its labels (ONNX metadata `names`); {hint}")
-    _check_shapes(network, labels, file)
-    shape = network.input(0).partial_shape
-    if shape[2].is_static and shape[3].is_static:
-        return _Head(labels, (shape[3].get_length(), shape[2].get_length()), None)
-    height, width = _parse_sizes(metadata.get("imgsz")) if spec.image_size is None else (spec.image_size,) * 2
-    return _Head(labels, (width, height), int(metadata.get("stride", "32")))
-
-
-def _check_shapes(network: Any, labels: tuple[str, ...], file: ModelFile) -> None:
-    images, output = network.input(0).partial_shape, network.output(0).partial_shape
-    one_at_a_time = len(images) == 4 and (images[0].is_dynamic or images[0].get_length() == 1)
-    if not one_at_a_time or images[1].is_dynamic or images[1].get_length() != 3:
-        raise ConfigurationError(f"{file.path} takes {images}; expected images as [1 or ?, 3, height, width]")
-    rows = 4 + len(labels)
-    if len(output) != 3 or output[1].is_dynamic or output[1].get_length() != rows:
-        raise ConfigurationError(
-            f"{file.path} gives {output}; expected a YOLOv8 head, [?, {rows}, anchors], for its {len(labels)} labels"
-        )
-
-
-def _read_metadata(network: Any) -> Mapping[str, str]:
-    """The `metadata_props` of an ONNX file, which OpenVINO's reader keeps under `framework`."""
-    if not network.has_rt_info(["framework"]):
-        return {}
-    return {str(key): str(value) for key, value in network.get_rt_info(["framework"]).value.items()}
-
-
-def _parse_labels(text: str | None) -> tuple[str, ...] | None:
-    """Labels from Ultralytics' `names`: the text of a dict from class id to label."""
-    with suppress(ValueError, SyntaxError, TypeError, AttributeError, KeyError):
-        names = ast.literal_eval(text or "")
-        return tuple(str(names[class_id]) for class_id in range(len(names)))
-    return None
-
-
-def _parse_sizes(text: str | None) -> tuple[int, int]:
-    """(height, width) from Ultralytics' `imgsz`, a list in text; 640 square where there is none."""
-    with suppress(ValueError, SyntaxError, TypeError):
-        height, width = ast.literal_eval(text or "")
-        return int(height), int(width)
-    return 640, 640
-
-
-def _with_preprocessing(network: Any) -> Any:
-    """Take the canvas as it lies in memory, RGB bytes; the graph turns it into planes of 0..1, off Python's lock."""
-    steps = PrePostProcessor(network)
-    steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
-    steps.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
-    steps.input().model().set_layout(ov.Layout("NCHW"))
-    return steps.build()
-
-
-def _choose_device(core: Any, wanted: str) -> str:
-    available = list(core.available_devices)
-    if wanted != "auto":
-        if wanted.split(".", maxsplit=1)[0].upper() not in {name.split(".")[0] for name in available}:
-            raise ConfigurationError(f"OpenVINO has no device {wanted} here; it has {', '.join(available)}")
-        return wanted.upper()
-    discrete = [name for name in available if name.startswith("GPU") and _is_discrete(core, name)]
-    chosen = discrete[0] if discrete else "CPU"
-    why = "a discrete GPU is there" if discrete else f"no discrete GPU among {', '.join(available)}"
-    log.info("device auto: %s, as %s", chosen, why)
-    return chosen
-
-
-def _is_discrete(core: Any, device: str) -> bool:
-    return "discrete" in str(core.get_property(device, "DEVICE_TYPE")).lower()
-
-
-def _compile(core: Any, network: Any, device: str, precision: str) -> Any:
-    if precision not in _PRECISIONS:
-        raise ConfigurationError(f"precision {precision} is unknown; choose one of {', '.join(_PRECISIONS)}")
-    settings: dict[str, Any] = {"PERFORMANCE_HINT": "THROUGHPUT"}
-    if _PRECISIONS[precision] is not None:
-        settings["INFERENCE_PRECISION_HINT"] = _PRECISIONS[precision]
-    try:
-        return core.compile_model(network, device, settings)
-    except RuntimeError as error:
-        raise ConfigurationError(f"OpenVINO cannot compile the model for {device}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,26 +1,53 @@
 """From a description of a model to a detector that is loaded and warm."""
 
 import importlib
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from detectors.base import Detector
+from detectors.choice import choose_backend
 from detectors.metrics import MeteredDetector
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 
-# Imported only when asked for: each brings its inference library with it.
-_BACKENDS = {".onnx": "detectors.openvino", ".pt": "detectors.ultralytics"}
-_STAND_INS = {"fake": "detectors.fake", "noop": "detectors.fake"}
+_STAND_INS = ("fake", "noop")
 
 
-def open_detector(spec: ModelSpec) -> Detector:
-    """Load and warm the model of `spec` on the backend that its file's suffix asks for.
+def open_detector(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
+    """Load and warm the model of `spec` on the backend and devices that it asks for; `auto` chooses, and says what and why.
 
-    Raises ConfigurationError if there is no such backend, file, digest, device or extra; nothing is taken on before it returns.
+    What is measured to choose is kept in `cache_dir`, so that the next start need not. Raises ConfigurationError if there is no such
+    backend, file, digest, device or extra; nothing is taken on before it returns.
     """
-    module = _STAND_INS.get(spec.path) or _BACKENDS.get(Path(spec.path).suffix.lower())
-    if module is None:
-        known = ", ".join((*_BACKENDS, *_STAND_INS))
-        raise ConfigurationError(f"no backend for the model {spec.path!r}; known are: {known}")
-    detector: Detector = importlib.import_module(module).load(spec)
-    return MeteredDetector(detector)
+    if spec.path in _STAND_INS:
+        return MeteredDetector(importlib.import_module("detectors.fake").load(spec))
+    return MeteredDetector(_open_devices(spec, cache_dir))
+
+
+def _open_devices(spec: ModelSpec, cache_dir: Path | None) -> Detector:
+    devices = [name.strip() for name in spec.device.split(",")]
+    if not all(devices):
+        raise ConfigurationError(f"model.device {spec.device!r} has an empty name; write devices as cuda:0,cuda:1")
+    if len(devices) == 1:
+        return _open_one(spec, cache_dir)
+    with ExitStack() as opened:
+        detectors = []
+        for device in devices:
+            detectors.append(_open_one(replace(spec, device=device), cache_dir))
+            opened.callback(detectors[-1].close)
+        fleet: Detector = importlib.import_module("detectors.fleet").join_devices(detectors)
+        opened.pop_all()
+    return fleet
+
+
+def _open_one(spec: ModelSpec, cache_dir: Path | None) -> Detector:
+    # Imported only when chosen: each backend brings its inference library with it.
+    backend: Any = importlib.import_module(f"detectors.{choose_backend(spec)}")
+    if spec.precision == "auto" and hasattr(backend, "precisions"):
+        fastest = importlib.import_module("detectors.precision")
+        detector: Detector = fastest.open_fastest(spec, backend, cache_dir)
+    else:
+        detector = backend.load(spec)
+    return detector

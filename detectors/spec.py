@@ -41,24 +41,33 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model file that is there and is what was asked for. `digest`: `sha256:` + hex of `content`."""
+    """A model file that is there and is what was asked for.
+
+    `weights`: content of the `.bin` beside an OpenVINO `.xml`, else empty. `digest`: `sha256:` + hex of `content` and then `weights`.
+    """
 
     path: Path
     digest: str
     content: bytes
+    weights: bytes = b""
 
 
 def read_model(spec: ModelSpec) -> ModelFile:
     """Read the model of `spec`. Raises ConfigurationError if it is missing, unreadable or has another digest."""
     path = Path(spec.path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the model {path}: {error.strerror}") from error
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    content = _read_bytes(path)
+    weights = _read_bytes(path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else b""
+    digest = f"sha256:{hashlib.sha256(content + weights).hexdigest()}"
     if spec.digest is not None and spec.digest.lower().removeprefix("sha256:") != digest.removeprefix("sha256:"):
         raise ConfigurationError(f"the model {path} has digest {digest}, but {spec.digest} is asked for: refused")
-    return ModelFile(path, digest, content)
+    return ModelFile(path, digest, content, weights)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the model {path}: {error.strerror}") from error
 
 
 def read_labels_file(model: Path) -> tuple[str, ...] | None:

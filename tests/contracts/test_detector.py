@@ -1,5 +1,6 @@
 """What every detector keeps, whatever runs behind it."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,8 @@ from detectors.registry import open_detector
 from detectors.spec import ModelSpec
 from schemas.records import DetectParameters
 from tests.support.data import shared_dir
-from tests.support.images import photograph
-from tests.support.models import coco_checkpoint, yolo_onnx
+from tests.support.images import POISON, corpus, photograph
+from tests.support.models import coco_checkpoint, write_ir, yolo_onnx
 
 __all__ = ["yolo_onnx"]
 
@@ -28,18 +29,34 @@ VARIED = (
 )
 
 
-@pytest.fixture(scope="module", params=["fake", "noop", "openvino", "ultralytics"])
+def _onnx(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.getfixturevalue("yolo_onnx")
+    return path
+
+
+def _ir(request: pytest.FixtureRequest) -> Path:
+    directory: Path = request.getfixturevalue("tmp_path_factory").mktemp("ir")
+    return write_ir(Path(shutil.copy(_onnx(request), directory)))
+
+
+BACKENDS: dict[str, tuple[str, Callable[[pytest.FixtureRequest], str | Path | None]]] = {
+    "fake": ("auto", lambda _: "fake"),
+    "noop": ("auto", lambda _: "noop"),
+    "openvino": ("openvino", _onnx),
+    "openvino-ir": ("openvino", _ir),
+    "onnxruntime": ("onnxruntime", _onnx),
+    "ultralytics": ("ultralytics", lambda _: coco_checkpoint()),
+}
+
+
+@pytest.fixture(scope="module", params=list(BACKENDS))
 def detector(request: pytest.FixtureRequest) -> Iterator[Detector]:
-    paths: dict[str, Callable[[], str | Path | None]] = {
-        "fake": lambda: "fake",
-        "noop": lambda: "noop",
-        "openvino": lambda: request.getfixturevalue("yolo_onnx"),
-        "ultralytics": coco_checkpoint,
-    }
-    path = paths[request.param]()
+    backend, find = BACKENDS[request.param]
+    path = find(request)
     if path is None:
         pytest.skip("no checkpoint: the shared data is not here")
-    detector = open_detector(ModelSpec(path=str(path), name="tested", version="7", image_size=320))
+    spec = ModelSpec(path=str(path), name="tested", version="7", backend=backend, precision="f32", image_size=320)
+    detector = open_detector(spec)
     yield detector
     detector.close()
 
@@ -134,7 +151,67 @@ def test_calls_at_once_do_not_disturb_each_other(detector: Detector, images: lis
         assert_same(boxes, detector.detect(*batch))
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (2000, 1), (1, 2000), (33, 31), (1280, 720)])
-def test_images_of_any_shape_are_taken(detector: Detector, width: int, height: int) -> None:
-    image = Image(np.asarray(photograph(0, width, height)))
-    assert len(detector.detect([image], [DetectParameters(confidence=0.01)])) == 1
+@pytest.fixture(scope="module")
+def odd_images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
+    """Whatever decodes to pixels, however odd: every such case of the pipeline's table of bad input, and extremes of shape."""
+    cases = [case for case in corpus(tmp_path_factory.mktemp("corpus")) if case.reason is None]
+    odd = {case.name: Image(decode(case.path.read_bytes(), 10_000_000)) for case in cases}
+    assert {(case.width, case.height) for case in cases} == {(image.width, image.height) for image in odd.values()}
+    for width, height in ((20_000, 1), (1, 20_000), (33, 31), (1280, 720)):
+        odd[f"{width}x{height}"] = Image(np.asarray(photograph(0, width, height)))
+    odd["reduced"] = Image(np.asarray(photograph(1, 480, 320)), frame=(3840, 2560))
+    odd["reduced-unevenly"] = Image(np.asarray(photograph(2, 481, 321)), frame=(3841, 2565))
+    odd["reduced-to-a-pixel"] = Image(np.zeros((1, 1, 3), np.uint8), frame=(8, 8))
+    return odd
+
+
+def test_odd_pixels_are_taken_and_hurt_no_neighbour(
+    detector: Detector, images: list[Image], odd_images: dict[str, Image]
+) -> None:
+    low, neighbour = DetectParameters(confidence=0.01), images[0]
+    expected = detector.detect([neighbour], [low])
+    names = list(odd_images)
+    for start in range(0, len(names), 8):
+        batch = [odd_images[name] for name in names[start : start + 8]]
+        boxes = detector.detect([neighbour, *batch], [low] * (len(batch) + 1))
+        boxes.check(len(batch) + 1, len(detector.model.labels))
+        assert_same(part(boxes, 0), expected)
+        for index, image in enumerate(batch, 1):
+            xyxy = boxes.xyxy[rows(boxes, index)]
+            assert (xyxy >= 0).all()
+            assert (xyxy <= np.array([image.width, image.height] * 2)).all(), names[start + index - 1]
+
+
+def test_a_frame_shown_reduced_has_its_boxes_in_the_frame_s_pixels(detector: Detector, images: list[Image]) -> None:
+    """Shown at half size, a picture has the boxes of the picture itself, but for what resampling does."""
+    whole = images[0]
+    half = np.ascontiguousarray(whole.pixels[::2, ::2])
+    as_frame = Image(half, frame=(half.shape[1] * 2, half.shape[0] * 2))
+    as_itself = detector.detect([Image(half)], [DetectParameters()])
+    boxes = detector.detect([as_frame], [DetectParameters()])
+    if detector.model.backend == "fake":  # finds boxes by pixels and frame, not by content
+        return
+    np.testing.assert_array_equal(boxes.class_ids, as_itself.class_ids)
+    np.testing.assert_allclose(boxes.xyxy, as_itself.xyxy * 2, atol=1)
+
+
+def test_an_image_that_makes_it_raise_leaves_it_whole(detector: Detector, images: list[Image]) -> None:
+    """Pixels that no decoder makes: the call raises, and the next is as if it had not been."""
+    if detector.model.backend == "noop":
+        pytest.skip("looks at no image")
+    broken = np.zeros((4, 4, 2), np.uint8)
+    if detector.model.backend == "fake":
+        broken = np.full((4, 4, 3), POISON, np.uint8)
+    parameters = [DetectParameters()] * 3
+    expected = detector.detect(images[:3], parameters)
+    for _ in range(detector.concurrency + 1):
+        with pytest.raises(Exception):  # noqa: B017 - a backend may raise what it likes
+            detector.detect([*images[:2], Image(broken), images[2]], [DetectParameters()] * 4)
+    assert_same(detector.detect(images[:3], parameters), expected)
+
+
+def part(boxes: Boxes, index: int) -> Boxes:
+    """The boxes of one image, as a batch of one."""
+    mine = rows(boxes, index)
+    offsets = np.array([0, mine.stop - mine.start], np.int32)
+    return Boxes(offsets, boxes.xyxy[mine], boxes.scores[mine], boxes.class_ids[mine])

@@ -64,6 +64,20 @@ def test_pixels_are_placed_where_the_geometry_says() -> None:
     assert (canvas == PADDING_GREY).sum() == canvas.size - (canvas == 7).sum()
 
 
+def test_a_canvas_that_held_another_image_may_be_given() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 201, 3), dtype=np.uint8)
+    box = Letterbox.fit((201, 90), (320, 320), 32)
+    used = np.full((box.canvas[1], box.canvas[0], 3), 9, np.uint8)
+    assert box.apply(pixels, out=used) is used
+    np.testing.assert_array_equal(used, box.apply(pixels))
+
+
+@pytest.mark.parametrize("pixels", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3))])
+def test_pixels_of_another_kind_are_refused(pixels: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="expected uint8"):
+        Letterbox.fit((4, 4), (320, 320), 32).apply(pixels)
+
+
 def test_an_image_of_the_canvas_s_size_is_not_resampled() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (640, 480, 3), dtype=np.uint8)
     np.testing.assert_array_equal(Letterbox.fit((480, 640), (640, 640), 32).apply(pixels), pixels)
@@ -103,6 +117,16 @@ def crowds(draw: st.DrawFn) -> Found:
 @given(found=crowds(), iou=st.sampled_from([0.0001, 0.30001, 0.4999, 0.70001, 0.9999]), limit=st.integers(0, 30))
 def test_suppression_is_that_of_the_definition(found: Found, iou: float, limit: int) -> None:
     assert suppress(found, iou, limit).tolist() == naive_suppress(found, iou, limit)
+
+
+@pytest.mark.parametrize("limit", [1, 90, 300])
+def test_suppression_of_a_large_crowd_is_that_of_the_definition(limit: int) -> None:
+    rng = np.random.default_rng(limit)
+    corners, extents = rng.integers(0, 60, (400, 2)), rng.integers(1, 40, (400, 2))
+    xyxy = np.concatenate((corners, corners + extents), axis=1).astype(np.float32)
+    scores, class_ids = rng.integers(1, 50, 400) / np.float32(50), rng.integers(0, 3, 400)
+    found = Found(xyxy, scores.astype(np.float32), class_ids.astype(np.int32))
+    assert suppress(found, 0.30001, limit).tolist() == naive_suppress(found, 0.30001, limit)
 
 
 @given(found=crowds(), iou=st.floats(0, 1))

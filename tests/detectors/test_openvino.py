@@ -1,5 +1,6 @@
 """The OpenVINO backend: what it reads, what it refuses, and that a failure leaves it whole."""
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -7,13 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detectors.base import Image
-from detectors.openvino import OpenVinoDetector, load
+from detectors.base import Boxes, Image
+from detectors.openvino import OpenVinoDetector, load, precisions
+from detectors.openvino_graph import precision_settings
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 from tests.support.images import photograph
-from tests.support.models import LABELS, write_tiny_yolo
+from tests.support.models import LABELS, write_ir, write_tiny_yolo
 
 ANYTHING = DetectParameters(confidence=0.01)
 
@@ -36,6 +38,49 @@ def test_what_the_file_says_of_itself_is_used(tiny: Path) -> None:
     assert detector._head.canvas == (320, 320)
     assert detector.detect([image()], [ANYTHING]).offsets[-1] > 0
     detector.close()
+
+
+def test_an_image_alone_finds_what_it_finds_in_company(tiny: Path) -> None:
+    detector = load(ModelSpec(path=str(tiny)))
+    images = [image(seed=seed) for seed in range(4)]
+    together = detector.detect(images, [ANYTHING] * 4)
+    alone = Boxes.concatenate([detector.detect([one], [ANYTHING]) for one in images])
+    np.testing.assert_allclose(together.xyxy, alone.xyxy, atol=1e-3)
+    np.testing.assert_array_equal(together.offsets, alone.offsets)
+
+
+def test_an_ir_is_read_with_its_weights_and_what_it_says_of_itself(tiny: Path) -> None:
+    path = write_ir(tiny)
+    detector = load(ModelSpec(path=str(path)))
+    assert detector.model.labels == LABELS
+    content = path.read_bytes() + path.with_suffix(".bin").read_bytes()
+    assert detector.model.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    expected = load(ModelSpec(path=str(tiny))).detect([image()], [ANYTHING])
+    np.testing.assert_array_equal(detector.detect([image()], [ANYTHING]).xyxy, expected.xyxy)
+
+
+def test_an_ir_without_its_weights_is_refused(tiny: Path) -> None:
+    path = write_ir(tiny)
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(ConfigurationError, match=r"cannot read the model .*\.bin"):
+        load(ModelSpec(path=str(path)))
+
+
+def test_a_fixed_batch_of_several_is_refused(tmp_path: Path) -> None:
+    path = write_tiny_yolo(tmp_path / "four.onnx", (64, 64), batch=4)
+    with pytest.raises(ConfigurationError, match="export it with a batch of 1"):
+        load(ModelSpec(path=str(path)))
+
+
+def test_auto_may_choose_among_what_the_device_computes_in(tiny: Path) -> None:
+    offered = precisions(ModelSpec(path=str(tiny)))
+    assert offered[0] == "f32"
+    assert {load(ModelSpec(path=str(tiny), precision=name)).model.precision for name in offered} == set(offered)
+
+
+def test_a_precision_that_the_device_has_not_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="does not compute in bf16, but in f32; choose auto"):
+        precision_settings("bf16", ("f32",))
 
 
 def test_another_size_may_be_asked_for(tiny: Path) -> None:
@@ -107,7 +152,7 @@ def test_an_image_that_fails_leaves_the_detector_whole(tiny: Path, position: int
     expected = detector.detect(good, [ANYTHING] * 10)
     broken: NDArray[np.uint8] = np.zeros((4, 4, 2), np.uint8)
     for _ in range(detector.concurrency + 1):
-        with pytest.raises(RuntimeError, match="incompatible"):
+        with pytest.raises(ValueError, match="expected uint8"):
             detector.detect([*good[:position], Image(broken), *good[position:]], [ANYTHING] * 11)
     np.testing.assert_array_equal(detector.detect(good, [ANYTHING] * 10).xyxy, expected.xyxy)
 

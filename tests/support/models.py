@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -60,11 +61,11 @@ def export(checkpoint: Path, directory: Path) -> Path:
 
 
 def write_tiny_yolo(
-    path: Path, size: tuple[int, int] | None = None, *, labels: tuple[str, ...] | None = LABELS
+    path: Path, size: tuple[int, int] | None = None, *, labels: tuple[str, ...] | None = LABELS, batch: int = 1
 ) -> Path:
     """A network of two layers with a YOLOv8 head's output: one anchor for each 32 pixels square, boxes that mean nothing.
 
-    `size`: (height, width) of a fixed input, None for a dynamic one; `labels`: None leaves the metadata away.
+    `size`: (height, width) of a fixed input of a fixed `batch`, None for a dynamic one; `labels`: None leaves the metadata away.
     """
     rows = 4 + len(labels or LABELS)
     rng = np.random.default_rng(0)
@@ -77,12 +78,12 @@ def write_tiny_yolo(
         helper.make_node("Sigmoid", ["flat"], ["shares"]),
         helper.make_node("Mul", ["shares", "spread"], ["output0"]),
     ]
-    batch, (height, width) = (1, size) if size else ("batch", ("height", "width"))
+    count, (height, width) = (batch, size) if size else ("batch", ("height", "width"))
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, height, width])],
-        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [batch, rows, "anchors"])],
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [count, 3, height, width])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [count, rows, "anchors"])],
         [
             numpy_helper.from_array(weights, "weights"),
             numpy_helper.from_array(spread, "spread"),
@@ -94,4 +95,11 @@ def write_tiny_yolo(
         names = dict(enumerate(labels))
         helper.set_model_props(model, {"names": str(names), "stride": "32", "imgsz": "[320, 320]"})
     onnx.save(model, path)
+    return path
+
+
+def write_ir(model: Path) -> Path:
+    """An ONNX model as OpenVINO IR, `.xml` with its `.bin`, beside it; weights stay in float32, and the metadata travels along."""
+    path = model.with_suffix(".xml")
+    openvino.save_model(openvino.Core().read_model(model), path, compress_to_fp16=False)
     return path

@@ -1,0 +1,153 @@
+"""`precision = auto`: which precision is taken, and that the choice is remembered and never trusted blindly."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detectors.base import Boxes, Image, ModelInfo
+from detectors.precision import Trial, choose, draw, open_fastest
+from detectors.spec import ModelSpec
+from schemas.records import DetectParameters
+
+
+@dataclass
+class Scripted:
+    """Finds one box, `shift` pixels off its place."""
+
+    precision: str
+    shift: float = 0.0
+    closed: bool = False
+    concurrency: int = 1
+    max_batch: int = 16
+
+    @property
+    def model(self) -> ModelInfo:
+        return ModelInfo("scripted", "1", "sha256:0", ("thing",), precision=self.precision)
+
+    def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
+        n = len(images)
+        box = np.array([[100, 100, 200, 200]], np.float32) + np.float32(self.shift)
+        return Boxes(
+            np.arange(n + 1, dtype=np.int32), box.repeat(n, 0), np.full(n, 0.9, np.float32), np.zeros(n, np.int32)
+        )
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Backend:
+    """Offers three precisions and keeps count of what is loaded."""
+
+    shifts: dict[str, float] = field(default_factory=lambda: {"f32": 0.0, "bf16": 0.0, "int8": 0.0})
+    where: str = "here"
+    loaded: list[Scripted] = field(default_factory=list)
+
+    def load(self, spec: ModelSpec) -> Scripted:
+        self.loaded.append(Scripted(spec.precision, self.shifts[spec.precision]))
+        return self.loaded[-1]
+
+    def precisions(self, spec: ModelSpec) -> tuple[str, ...]:
+        return tuple(self.shifts)
+
+    def place(self, spec: ModelSpec) -> str:
+        return self.where
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ModelSpec:
+    (tmp_path / "model.onnx").write_bytes(b"model")
+    return ModelSpec(path=str(tmp_path / "model.onnx"), precision="auto")
+
+
+def opened(spec: ModelSpec, backend: Backend, directory: Path | None = None) -> Scripted:
+    """By a clock that moves a tenth of a second whenever somebody looks."""
+    ticks = count()
+    detector = open_fastest(spec, backend, directory, now=lambda: next(ticks) / 10)
+    assert isinstance(detector, Scripted)
+    return detector
+
+
+def trial(precision: str, images_per_s: float, *, holds: bool = True) -> Trial:
+    return Trial(precision, images_per_s, 1.0 if holds else 0.5, holds)
+
+
+@pytest.mark.parametrize(
+    ("others", "chosen"),
+    [
+        ([], "f32"),
+        ([trial("bf16", 250)], "bf16"),
+        ([trial("bf16", 250), trial("int8", 300)], "int8"),
+        ([trial("bf16", 250), trial("int8", 300, holds=False)], "bf16"),
+        ([trial("bf16", 102)], "f32"),
+        ([trial("bf16", 50), trial("int8", 60)], "f32"),
+    ],
+)
+def test_the_fastest_that_holds_is_taken_if_it_is_worth_it(others: list[Trial], chosen: str) -> None:
+    assert choose([trial("f32", 100), *others]) == chosen
+
+
+def test_what_was_chosen_is_said_with_its_figures_and_the_others_are_closed(
+    spec: ModelSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = Backend({"f32": 0.0, "int8": 80.0})
+    with caplog.at_level(logging.INFO, "detectors.precision"):
+        detector = opened(spec, backend)
+    assert detector.model.precision == "f32", "int8 finds its boxes elsewhere, however fast it is"
+    assert [made.closed for made in backend.loaded] == [False, True]
+    assert "precision auto: f32" in caplog.messages[-1]
+    assert "int8" in caplog.messages[-1]
+    assert "0.0% of boxes alike" in caplog.messages[-1]
+
+
+def test_the_next_start_loads_one_precision(spec: ModelSpec, tmp_path: Path) -> None:
+    first, second = Backend(), Backend()
+    chosen = opened(spec, first, tmp_path / "engine").model.precision
+    assert len(first.loaded) == 3
+    assert opened(spec, second, tmp_path / "engine").model.precision == chosen
+    assert [made.precision for made in second.loaded] == [chosen]
+
+
+def test_another_place_model_or_offer_is_measured_anew(spec: ModelSpec, tmp_path: Path) -> None:
+    opened(spec, Backend(), tmp_path)
+    for other in (Backend(where="there"), Backend({"f32": 0.0, "bf16": 0.0})):
+        opened(spec, other, tmp_path)
+        assert len(other.loaded) > 1
+    Path(spec.path).write_bytes(b"another model")
+    opened(spec, changed := Backend(), tmp_path)
+    assert len(changed.loaded) == 3
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", '{"chosen": 3}', '{"chosen": "f8"}', '{"chosen": []}']
+)
+def test_a_broken_memory_is_as_none_and_is_written_anew(spec: ModelSpec, tmp_path: Path, content: str) -> None:
+    opened(spec, Backend(), tmp_path / "engine")
+    (kept,) = (tmp_path / "engine").iterdir()
+    kept.write_text(content)
+    opened(spec, backend := Backend(), tmp_path / "engine")
+    assert len(backend.loaded) == 3
+    assert json.loads(kept.read_text())["chosen"] in {"f32", "bf16", "int8"}
+
+
+def test_a_memory_that_cannot_be_written_costs_nothing_else(spec: ModelSpec, tmp_path: Path) -> None:
+    (tmp_path / "engine").write_text("a file where a directory should be")
+    assert opened(spec, Backend(), tmp_path / "engine").model.precision
+
+
+def test_where_there_is_no_choice_nothing_is_measured(spec: ModelSpec, tmp_path: Path) -> None:
+    opened(spec, backend := Backend({"int8": 0.0}), tmp_path / "engine")
+    assert [made.precision for made in backend.loaded] == ["int8"]
+    assert not (tmp_path / "engine").exists()
+
+
+def test_probes_are_the_same_everywhere() -> None:
+    np.testing.assert_array_equal(draw(3), draw(3))
+    assert (draw(0) != draw(1)).any()
+    assert (draw(0).shape, str(draw(0).dtype)) == ((480, 640, 3), "uint8")
