@@ -1,8 +1,9 @@
 """From the bytes of a file to RGB pixels in the oriented frame.
 
-JPEG, PNG and WebP, told apart by their first bytes. JPEG goes through libjpeg-turbo (simplejpeg), the rest through Pillow. Of animated
-files the first frame is taken. Alpha is dropped, not blended, as the tools do that train detectors; 16-bit samples keep their high byte;
-CMYK and palettes become RGB. Imported by decoder processes, which must start fast: nothing heavy belongs here.
+JPEG, PNG and WebP, told apart by their first bytes. JPEG goes through libjpeg-turbo (simplejpeg), the rest through OpenCV: the fastest that
+give the pixels of Pillow (`tests/benchmarks/decoders.py`). What they refuse goes through Pillow, which forgives more, but no truncation.
+Of animated files the first frame is taken. Alpha is dropped, not blended, as the tools do that train detectors; 16-bit samples keep their
+high byte; CMYK and palettes become RGB. Imported by decoder processes, which must start fast: nothing heavy belongs here.
 """
 
 import io
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -25,6 +27,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 from schemas.errors import Reason, RejectedError
 
 log = logging.getLogger(__name__)
+# OpenCV prints a line for each broken image otherwise; its refusal says enough.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Opener: TypeAlias = Callable[[io.BytesIO], ImageFile.ImageFile]
@@ -86,10 +90,8 @@ def _decode(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> 
     opener = _choose_opener(content)
     if opener is JpegImageFile:
         return _decode_jpeg(content, max_pixels, canvas)
-    if opener is WebPImageFile:
-        # Pillow sets up the whole canvas when it opens a WebP, so its size is read first.
-        _check_size(_read_webp_size(content), max_pixels)
-    return _decode_with_pillow(content, opener, max_pixels)
+    _check_size(_read_png_size(content) if opener is PngImageFile else _read_webp_size(content), max_pixels)
+    return _decode_with_opencv(content) or _decode_with_pillow(content, opener, max_pixels)
 
 
 def _choose_opener(content: bytes) -> Opener:
@@ -173,6 +175,15 @@ def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
+def _decode_with_opencv(content: bytes) -> Decoded | None:
+    """It turns the picture upright, drops alpha and refuses what is truncated, as we want it; None where it refuses."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error:
+        return None
+    return None if pixels is None else Decoded(pixels, (pixels.shape[1], pixels.shape[0]))
+
+
 def _decode_with_pillow(content: bytes, opener: Opener, max_pixels: int) -> Decoded:
     with opener(io.BytesIO(content)) as image:
         _check_size(image.size, max_pixels)
@@ -189,6 +200,14 @@ def _to_rgb(image: Pillow.Image) -> Pixels:
     if "transparency" in image.info:
         image = image.convert("RGBA")
     return np.array(image.convert("RGB"))
+
+
+def _read_png_size(content: bytes) -> tuple[int, int]:
+    """Width and height from the first chunk. Source: PNG, third edition, section 11.2.1."""
+    if content[12:16] != b"IHDR":
+        raise ValueError("no header chunk")
+    width, height = struct.unpack_from(">II", content, 16)
+    return width, height
 
 
 def _read_webp_size(content: bytes) -> tuple[int, int]:

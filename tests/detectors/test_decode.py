@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from detectors import decode as decoding
 from detectors.boxes import Letterbox
 from detectors.decode import decode, decode_for
 from schemas.errors import Reason, RejectedError
@@ -51,6 +52,23 @@ def check(case: Case) -> None:
     with pytest.raises(RejectedError) as caught:
         decode(case.path.read_bytes(), MAX_PIXELS)
     assert caught.value.reason is case.reason
+
+
+def test_opencv_gives_the_pixels_of_pillow(cases: list[Case], subtests: pytest.Subtests) -> None:
+    for case in cases:
+        content = case.path.read_bytes()
+        if case.reason is None and not content.startswith(b"\xff\xd8"):
+            with subtests.test(case.name):
+                fast = decoding._decode_with_opencv(content)
+                reference = decoding._decode_with_pillow(content, decoding._choose_opener(content), MAX_PIXELS)
+                assert fast is not None
+                np.testing.assert_array_equal(fast.pixels, reference.pixels)
+
+
+@pytest.mark.parametrize("name", ["truncated.png", "bad-crc.png", "truncated.webp", "noise-after-magic.png"])
+def test_opencv_refuses_what_is_broken(cases: list[Case], name: str) -> None:
+    [content] = [case.path.read_bytes() for case in cases if case.name == name]
+    assert decoding._decode_with_opencv(content) is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
