@@ -7,6 +7,7 @@ their own, since the activations of one image fit the cache and those of several
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -108,15 +109,18 @@ class OpenVinoDetector:
         if spec.device == "auto":
             log.info("device auto: %s, as %s", device, why)
         settings = precision_settings(spec.precision, float_precisions(core, device))
-        busy = compile_network(core, network, device, {**settings, "PERFORMANCE_HINT": "THROUGHPUT"})
+        hints = ("THROUGHPUT", "LATENCY") if device.startswith("CPU") else ("THROUGHPUT",)
+        with ThreadPoolExecutor(len(hints)) as pool:  # each compilation keeps one core busy for a second
+            busy, *swift = pool.map(
+                lambda hint: compile_network(core, network, device, {**settings, "PERFORMANCE_HINT": hint}), hints
+            )
         streams = int(busy.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._lanes: SimpleQueue[_Lane] = SimpleQueue()
         for _ in range(CONCURRENCY):
             self._lanes.put([busy.create_infer_request() for _ in range(streams + SPARE_REQUESTS)])
         self._express: SimpleQueue[_Lane] = SimpleQueue()
-        if streams > 1 and device.startswith("CPU"):
-            swift = compile_network(core, network, device, {**settings, "PERFORMANCE_HINT": "LATENCY"})
-            self._express.put([swift.create_infer_request()])
+        if swift and streams > 1:
+            self._express.put([swift[0].create_infer_request()])
         precision = "int8" if is_quantised(network) else busy.get_property("INFERENCE_PRECISION_HINT").to_string()
         self._model = ModelInfo(
             name=spec.model_name,

@@ -13,6 +13,8 @@ from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 
 _STAND_INS = ("fake", "noop")
+# They build for minutes, and keep what they built.
+_BUILDERS = ("tensorrt",)
 
 
 def open_detector(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
@@ -43,11 +45,13 @@ def _open_devices(spec: ModelSpec, cache_dir: Path | None) -> Detector:
 
 
 def _open_one(spec: ModelSpec, cache_dir: Path | None) -> Detector:
+    name = choose_backend(spec)
     # Imported only when chosen: each backend brings its inference library with it.
-    backend: Any = importlib.import_module(f"detectors.{choose_backend(spec)}")
-    if spec.precision == "auto" and hasattr(backend, "precisions"):
-        fastest = importlib.import_module("detectors.precision")
-        detector: Detector = fastest.open_fastest(spec, backend, cache_dir)
+    backend: Any = importlib.import_module(f"detectors.{name}")
+    if name in _BUILDERS:
+        detector: Detector = backend.load(spec, cache_dir)
+    elif spec.precision == "auto" and hasattr(backend, "precisions"):
+        detector = importlib.import_module("detectors.precision").open_fastest(spec, backend, cache_dir)
     else:
         detector = backend.load(spec)
     return detector

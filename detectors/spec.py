@@ -26,7 +26,7 @@ class ModelSpec:
     digest: str | None = None
     backend: str = "auto"
     device: str = "auto"
-    precision: str = "f32"
+    precision: str = "auto"
     compiled: bool = False
     image_size: int | None = None
     confidence: float = 0.25

@@ -38,7 +38,7 @@ def open_detector(settings: Settings) -> "Detector":
     """
     from detectors.registry import open_detector as load
 
-    detector = load(settings.model)
+    detector = load(settings.model, settings.state_dir / ENGINE)
     return _remembering(settings, detector) if settings.cache.max_bytes else detector
 
 

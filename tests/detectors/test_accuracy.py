@@ -68,7 +68,7 @@ def reference(photographs: list[Path], tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module", params=["openvino", "ultralytics"])
 def found(request: pytest.FixtureRequest, images: list[Image]) -> Iterator[Boxes]:
     path = request.getfixturevalue("yolo_onnx") if request.param == "openvino" else coco_checkpoint()
-    detector = open_detector(ModelSpec(path=str(path)))
+    detector = open_detector(ModelSpec(path=str(path), precision="f32"))
     yield detector.detect(images[:COMPARED], [DetectParameters()] * COMPARED)
     detector.close()
 
@@ -97,7 +97,7 @@ def test_mean_average_precision_is_that_of_the_model(
     """The model is documented at mAP50-95 0.386 and mAP50 0.538 on these photographs, by Ultralytics' validation."""
     shared = shared_dir()
     assert shared is not None
-    detector = open_detector(ModelSpec(path=str(yolo_onnx), confidence=0.001))
+    detector = open_detector(ModelSpec(path=str(yolo_onnx), precision="f32", confidence=0.001))
     boxes = detector.detect(images, [DetectParameters()] * len(images))
     truth = load_truth(shared / "datasets" / "coco-val-80" / "annotations.json")
     strict, loose = mean_average_precision(truth, [int(path.stem) for path in photographs], boxes)

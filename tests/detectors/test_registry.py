@@ -1,6 +1,7 @@
 """Opening a model by its description."""
 
 import hashlib
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from detectors.base import Image
 from detectors.fake import FakeDetector, PoisonedError
+from detectors.openvino import precisions
 from detectors.registry import open_detector
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
@@ -20,15 +22,33 @@ from tests.support.images import POISON, photograph
 from tests.support.models import write_tiny_yolo
 
 FAKE = ModelSpec(path="fake")
+LIBRARIES = {"torch", "torchvision", "ultralytics", "openvino", "onnxruntime", "tensorrt"}
 
 
 def test_a_digest_pins_the_file(tmp_path: Path) -> None:
     path = write_tiny_yolo(tmp_path / "tiny.onnx")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     for given in (digest, f"sha256:{digest}", digest.upper()):
-        assert open_detector(ModelSpec(path=str(path), digest=given)).model.digest == f"sha256:{digest}"
+        spec = ModelSpec(path=str(path), digest=given, precision="f32")
+        assert open_detector(spec).model.digest == f"sha256:{digest}"
     with pytest.raises(ConfigurationError, match="refused"):
         open_detector(ModelSpec(path=str(path), digest="0" * 64))
+
+
+def test_the_precision_is_measured_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = ModelSpec(path=str(write_tiny_yolo(tmp_path / "tiny.onnx")), backend="openvino", device="CPU")
+    with caplog.at_level(logging.INFO, "detectors.precision"):
+        first, second = (open_detector(spec, tmp_path / "engine").model for _ in range(2))
+    assert first.precision == second.precision
+    if len(precisions(spec)) > 1:
+        assert [message.partition(", ")[2][:11] for message in caplog.messages] == ["the fastest", "as measured"]
+
+
+@pytest.mark.parametrize("device", ["CPU,TPU", "CPU,", ","])
+def test_one_device_of_several_that_is_not_there_is_a_matter_of_configuration(tmp_path: Path, device: str) -> None:
+    path = write_tiny_yolo(tmp_path / "tiny.onnx")
+    with pytest.raises(ConfigurationError):
+        open_detector(ModelSpec(path=str(path), device=device, precision="f32"))
 
 
 @pytest.mark.parametrize("path", ["none.onnx", "none.pt", ".", "model.bin", "", "model"])
@@ -40,12 +60,26 @@ def test_a_model_that_is_not_there_or_has_no_backend_is_a_matter_of_configuratio
 def test_the_registry_imports_no_inference_library() -> None:
     check = (
         "import sys, detectors.registry; from detectors.spec import ModelSpec; detectors.registry.open_detector(ModelSpec(path='noop'));"
-        "loaded = {'torch', 'ultralytics', 'openvino'} & set(sys.modules); assert not loaded, loaded"
+        f"loaded = {LIBRARIES} & set(sys.modules); assert not loaded, loaded"
     )
     done = subprocess.run(
         [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_one_backend_does_not_bring_another(tmp_path: Path) -> None:
+    path = write_tiny_yolo(tmp_path / "tiny.onnx")
+    for backend, others in (("onnxruntime", ["openvino", "torch"]), ("openvino", ["onnxruntime", "torch"])):
+        check = (
+            "import sys; from detectors.registry import open_detector; from detectors.spec import ModelSpec;"
+            f"open_detector(ModelSpec(path={str(path)!r}, backend={backend!r}));"
+            f"loaded = {set(others)} & set(sys.modules); assert not loaded, loaded"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_settings_can_hold_policies_cheaply() -> None:

@@ -51,7 +51,7 @@ async def main() -> None:
         parts = WorkerParts(
             connection=connection,
             publisher=publisher,
-            detector=open_detector(ModelSpec(path=task.worker["model"])),
+            detector=open_detector(ModelSpec(path=task.worker["model"], precision="f32")),
             images=images,
             group=task.group,
             worker=WorkerPolicy(commit_interval_s=task.commit_interval_s),
