@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "topics": ("topics", "Create or check the topics; show consumer lag."),
     "schemas": ("schemas", "Register the Avro schemas, or check them against a registry."),
     "dead-letters": ("dead_letters", "List, show or redrive records that failed."),
+    "models": ("models", "Export a model; check that every backend finds the same boxes."),
+    "evaluate": ("evaluate", "Measure a model on images with ground truth."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
     "settings": ("settings", "Print every setting with its value."),
 }

@@ -1,0 +1,104 @@
+"""The parity sentinel: the same images through several backends, and through each one by one and together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from detectors.base import Boxes, Detector, Image, ModelInfo
+from detectors.choice import is_installed, sees_cuda
+from detectors.parity import Asked, Comparison, Tolerance, compare
+from detectors.registry import open_detector
+from detectors.spec import ModelSpec
+from schemas.errors import ConfigurationError
+from schemas.records import DetectParameters
+
+# How far a precision may be from f32. f32 itself: rounding in another order. bf16 has eight bits of significand: a box in twenty may be
+# further off. int8: a box in five; what keeps the accuracy of YOLOv8n (mAP within 0.015) has one in eight, and with its decoding
+# part in 8 bits, too (mAP down by 0.03), it is one in three.
+_TOLERANCES = {
+    "f32": Tolerance(iou=0.99, score=0.005),
+    "f16": Tolerance(iou=0.97, score=0.02, share=0.01),
+    "bf16": Tolerance(iou=0.9, score=0.05, share=0.05),
+    "int8": Tolerance(iou=0.85, score=0.1, share=0.2),
+}
+# Low, so that there are boxes to compare even where the model is sure of nothing.
+ASKED = Asked(confidence=0.05, iou=0.7, limit=300)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """What one model found: `alone` image by image, `together` in batches of `batch`."""
+
+    model: ModelInfo
+    alone: Boxes
+    together: Boxes
+    batch: int
+
+
+def find_subjects(spec: ModelSpec) -> list[ModelSpec]:
+    """`spec` once for each backend that reads its file and is here; as it is where it names a backend."""
+    if spec.backend != "auto":
+        return [spec]
+    readers = {
+        ".onnx": ["openvino", "onnxruntime", "tensorrt"],
+        ".xml": ["openvino"],
+        ".engine": ["tensorrt"],
+        ".pt": ["ultralytics"],
+        ".pth": ["torchvision"],
+    }.get(Path(spec.path).suffix.lower())
+    if readers is None:
+        return [spec]
+    here = [name for name in readers if is_installed(name) and (name != "tensorrt" or sees_cuda())]
+    return [replace(spec, backend=name) for name in here]
+
+
+def run_model(spec: ModelSpec, images: Sequence[Image], batch: int, asked: Asked = ASKED) -> Run:
+    """Open the model, detect one by one and then in batches, and close it. Raises what these raise."""
+    detector = open_detector(spec)
+    try:
+        size = min(batch, detector.max_batch)
+        return Run(detector.model, _detect(detector, images, 1, asked), _detect(detector, images, size, asked), size)
+    finally:
+        detector.close()
+
+
+def check_parity(
+    specs: Sequence[ModelSpec], images: Mapping[str, Image], batch: int = 8, tolerance: Tolerance | None = None
+) -> Iterator[Comparison]:
+    """Compare each spec with the first one by one, and each with itself in batches; yields what is done as it is done.
+
+    `tolerance`: None takes that of the less precise of the two. Raises ConfigurationError where the models' classes differ.
+    """
+    names, pictures = list(images), list(images.values())
+    reference: Run | None = None
+    for spec in specs:
+        run = run_model(spec, pictures, batch)
+        title = f"{Path(spec.path).name} on {run.model.backend}, {run.model.precision}"
+        if reference is not None:
+            allowed = tolerance or tolerance_for(spec, run.model, reference.model)
+            yield compare_runs(title, names, reference, run, allowed)
+        reference = reference or run
+        allowed = tolerance or tolerance_for(spec, run.model)
+        yield compare(f"{title}, batch {run.batch} against 1", names, (run.alone, run.together), ASKED, allowed)
+
+
+def compare_runs(title: str, names: Sequence[str], reference: Run, run: Run, tolerance: Tolerance) -> Comparison:
+    """The boxes that two models found image by image. Raises ConfigurationError where their classes differ."""
+    if reference.model.labels != run.model.labels:
+        raise ConfigurationError(f"{title} has other classes than {reference.model.name}: they cannot be compared")
+    return compare(title, names, (reference.alone, run.alone), ASKED, tolerance)
+
+
+def tolerance_for(spec: ModelSpec, *models: ModelInfo) -> Tolerance:
+    """How far apart models may be that run in these precisions, or whose file says so in its name: as far as the least precise."""
+    named = {
+        mark: precision for mark, precision in ((".fp16.", "f16"), (".int8.", "int8")) if mark in Path(spec.path).name
+    }
+    precisions = {*named.values(), *(model.precision for model in models)}
+    return next((_TOLERANCES[name] for name in reversed(_TOLERANCES) if name in precisions), _TOLERANCES["bf16"])
+
+
+def _detect(detector: Detector, images: Sequence[Image], size: int, asked: Asked) -> Boxes:
+    wanted = DetectParameters(confidence=asked.confidence, iou=asked.iou, max_detections=asked.limit)
+    chunks = [images[start : start + size] for start in range(0, len(images), size)]
+    return Boxes.concatenate([detector.detect(chunk, [wanted] * len(chunk)) for chunk in chunks])
