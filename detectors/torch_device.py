@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 _PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
+_BF16_CAPABILITIES = ("amx_bf16", "avx512_bf16")
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -31,9 +33,18 @@ class Placement:
         return bool(self.device.type == "cuda")
 
     @property
+    def place(self) -> str:
+        """torch, its version and the device: what a measurement holds for."""
+        return f"torch {torch.__version__} on {self.name}"
+
+    @property
     def precision(self) -> str:
         """`f32`, `bf16` or `f16`."""
         return next(name for name, dtype in _PRECISIONS.items() if dtype == self.dtype)
+
+    def find_stream(self) -> int:
+        """The handle of the stream that work is put on now; 0, the default one, where there are none."""
+        return int(torch.cuda.current_stream(self.device).cuda_stream) if self.is_cuda else 0
 
     def relieve(self) -> None:
         """What helps after memory ran out: count it, and give back what torch keeps for itself."""
@@ -50,7 +61,7 @@ class Placement:
 def choose_placement(spec: ModelSpec) -> Placement:
     """The device and precision that `spec` asks for, tried out. Sets torch's threads, and on CUDA switches TF32 off for `f32`.
 
-    `auto` takes the first CUDA device, else the CPU; and f16 on CUDA, else f32: bf16 on a CPU is for those who measured it.
+    The device `auto` is the first CUDA device, else the CPU. The precision `auto` is f32 here: whoever measures says what it chose.
     Raises ConfigurationError where torch has no such device here, or no such precision on it.
     """
     device, name = _choose_device(spec.device)
@@ -69,6 +80,15 @@ def _count_threads(device_type: str) -> int:
     enough, as what is left to the CPU are small arrays, and threads that wait for work would spin on the decoders' cores.
     """
     return 1 if device_type == "cuda" else max(1, len(os.sched_getaffinity(0)))
+
+
+def offered_precisions(spec: ModelSpec) -> tuple[str, ...]:
+    """What the device of `spec` computes in without emulating it, f32 first: what a measurement may choose from."""
+    device, _ = _choose_device(spec.device)
+    if device.type == "cuda":
+        return ("f32", "f16")
+    able = torch.cpu.get_capabilities()
+    return ("f32", "bf16") if any(able.get(name) for name in _BF16_CAPABILITIES) else ("f32",)
 
 
 def compile_network(call: Callable[[Any], Any], compiler: str | None) -> Callable[[Any], Any]:
@@ -97,9 +117,7 @@ def _choose_device(wanted: str) -> tuple[Any, str]:
 
 def _choose_dtype(precision: str, device: Any) -> Any:
     if precision == "auto":
-        chosen = "f16" if device.type == "cuda" else "f32"
-        log.info("precision auto: %s on %s", chosen, device)
-        return _PRECISIONS[chosen]
+        return torch.float32
     if precision not in _PRECISIONS:
         raise ConfigurationError(f"torch models run as {', '.join(_PRECISIONS)} or auto, not as {precision}")
     if precision == "f16" and device.type == "cpu":

@@ -75,6 +75,22 @@ def load(spec: ModelSpec, *, compiler: str = "inductor") -> "TorchvisionEngine":
     return engine
 
 
+def precisions(spec: ModelSpec) -> tuple[str, ...]:
+    """What `auto` may choose from, f32 first. Raises ConfigurationError as `load` does."""
+    _import("torchvision")
+    from detectors.torch_device import offered_precisions  # noqa: PLC0415 - brings torch
+
+    return offered_precisions(spec)
+
+
+def place(spec: ModelSpec) -> str:
+    """The library, its version and the device: what a measurement holds for."""
+    _import("torchvision")
+    from detectors.torch_device import choose_placement  # noqa: PLC0415 - brings torch
+
+    return choose_placement(spec).place
+
+
 def build_network(architecture: str, classes: int, arguments: Mapping[str, Any]) -> Any:
     """The network of that name with random weights, for so many classes besides the background. Fetches nothing.
 

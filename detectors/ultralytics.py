@@ -69,6 +69,22 @@ def load(spec: ModelSpec, *, compiler: str = "inductor") -> "TorchEngine":
     return engine
 
 
+def precisions(spec: ModelSpec) -> tuple[str, ...]:
+    """What `auto` may choose from, f32 first. Raises ConfigurationError as `load` does."""
+    import_confined()
+    from detectors.torch_device import offered_precisions  # noqa: PLC0415 - brings torch
+
+    return offered_precisions(spec)
+
+
+def place(spec: ModelSpec) -> str:
+    """The library, its version and the device: what a measurement holds for."""
+    import_confined()
+    from detectors.torch_device import choose_placement  # noqa: PLC0415 - brings torch
+
+    return choose_placement(spec).place
+
+
 def import_confined() -> Any:
     """Ultralytics, imported so that it installs nothing, fetches nothing and leaves `PIL.Image.open` as it was."""
     os.environ.update(_CONFINED)
