@@ -5,13 +5,14 @@ graph. `f32` is without TF32, which would round to ten bits of mantissa. Images 
 """
 
 import importlib
-import logging
+import importlib.util
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detectors.base import ModelInfo
+from detectors.base import Detector, ModelInfo
+from detectors.precision import open_fastest
 from detectors.spec import ModelFile, ModelSpec, read_model
 from detectors.tensorrt_plan import EngineFile, Profile, Target, open_or_build
 from detectors.yolo_onnx import Head, Signature, read_head
@@ -20,19 +21,18 @@ from schemas.errors import ConfigurationError
 if TYPE_CHECKING:
     from detectors.tensorrt_runtime import Executor
     from detectors.torch_device import Placement
-    from detectors.torch_engine import TorchEngine
-
-log = logging.getLogger(__name__)
 
 _PRECISIONS = ("f32", "f16")
 
 
-def load(spec: ModelSpec, cache_dir: Path | None = None) -> "TorchEngine":
+def load(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
     """Open and warm a model: an ONNX file, whose engine is built unless `cache_dir` has it, or an `.engine` that `write_engine` made.
 
-    `auto` precision is `f32` here: whoever measures says what it chose. Raises ConfigurationError without the extra or a GPU, or where the
-    file or the precision is not fit for it.
+    `auto` precision is measured, for which both engines are built. Raises ConfigurationError without the extra or a GPU, or where the file
+    or the precision is not fit for it.
     """
+    if spec.precision == "auto":
+        return open_fastest(spec, _Cached(cache_dir), cache_dir)
     file = read_model(spec)
     trt, placement = _prepare(spec)
     # Only now: they bring torch.
@@ -63,18 +63,6 @@ def load(spec: ModelSpec, cache_dir: Path | None = None) -> "TorchEngine":
     return engine
 
 
-def precisions(spec: ModelSpec) -> tuple[str, ...]:
-    """What `auto` may choose from, f32 first; each is an engine of its own, so the first start builds two."""
-    made = EngineFile.unpack(read_model(spec).content)
-    return (made.target.precision,) if made else _PRECISIONS
-
-
-def place(spec: ModelSpec) -> str:
-    """The library, its version and the GPU: what a measurement holds for."""
-    trt, placement = _prepare(spec)
-    return f"tensorrt {trt.__version__} on {placement.name}"
-
-
 def write_engine(source: Path, out: Path, *, half: bool) -> None:
     """Build the engine of an ONNX model for this machine's first GPU and write it to `out`, an `.engine` file for `load`.
 
@@ -86,6 +74,26 @@ def write_engine(source: Path, out: Path, *, half: bool) -> None:
     signature = _read_signature(file)
     target = _aim(file, read_head(signature, source, spec), spec, trt, placement)
     out.write_bytes(_build(file, target, signature, trt).pack())
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """This backend, as `open_fastest` asks for one."""
+
+    cache_dir: Path | None
+
+    def load(self, spec: ModelSpec) -> Detector:
+        return load(spec, self.cache_dir)
+
+    def precisions(self, spec: ModelSpec) -> tuple[str, ...]:
+        made = EngineFile.unpack(read_model(spec).content)
+        if made:
+            return (made.target.precision,)
+        return _PRECISIONS if importlib.util.find_spec("onnxconverter_common") else ("f32",)
+
+    def place(self, spec: ModelSpec) -> str:
+        trt, placement = _prepare(spec)
+        return f"tensorrt {trt.__version__} on {placement.name}"
 
 
 def _prepare(spec: ModelSpec) -> tuple[Any, "Placement"]:
@@ -127,6 +135,8 @@ def _open_file(
             f"{file.path} is for TensorRT {target.tensorrt} on {target.gpu}, and this is TensorRT {trt.__version__} on "
             f"{placement.name}; open the ONNX file instead, or export it anew here"
         )
+    if spec.precision not in {"auto", target.precision}:
+        raise ConfigurationError(f"{file.path} computes in {target.precision}, not in {spec.precision}")
     head = read_head(made.signature, file.path, replace(spec, image_size=max(target.profile.most[2:])))
     if spec.image_size not in {None, max(head.canvas)}:
         raise ConfigurationError(f"{file.path} is for images of {max(head.canvas)} pixels, not {spec.image_size}")
@@ -155,8 +165,7 @@ def _open_graph(
 def _aim(file: ModelFile, head: Head, spec: ModelSpec, trt: Any, placement: "Placement") -> Target:
     if head.stride and any(side % head.stride for side in head.canvas):
         raise ConfigurationError(f"image_size {spec.image_size} is not a multiple of the model's stride, {head.stride}")
-    precision = "f32" if spec.precision == "auto" else spec.precision
-    return Target(placement.name, trt.__version__, file.digest, precision, Profile.of(head))
+    return Target(placement.name, trt.__version__, file.digest, spec.precision, Profile.of(head))
 
 
 def _build(file: ModelFile, target: Target, signature: Signature, trt: Any) -> EngineFile:

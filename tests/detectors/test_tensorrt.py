@@ -150,7 +150,7 @@ def test_a_fresh_engine_that_does_not_open_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_model_is_built_once_and_finds_what_openvino_finds(gpu: Any, model: Path, tmp_path: Path) -> None:
-    spec = ModelSpec(path=str(model), image_size=320, confidence=0.3, name="tested")
+    spec = ModelSpec(path=str(model), image_size=320, confidence=0.3, name="tested", precision="f32")
     detector = tensorrt.load(spec, tmp_path / "cache")
     images = pictures()
     parameters = [DetectParameters(confidence=0.2 + 0.05 * row) for row in range(len(images))]
@@ -171,9 +171,18 @@ def test_a_model_is_built_once_and_finds_what_openvino_finds(gpu: Any, model: Pa
     assert Builder.built == 2
 
 
+def test_auto_builds_both_precisions_once_and_remembers_its_choice(gpu: Any, model: Path, tmp_path: Path) -> None:
+    spec = ModelSpec(path=str(model), image_size=128, confidence=0.3)
+    chosen = tensorrt.load(spec, tmp_path).model.precision
+    assert chosen in {"f32", "f16"}
+    assert Builder.built == 2
+    assert tensorrt.load(spec, tmp_path).model.precision == chosen
+    assert Builder.built == 2
+
+
 def test_a_model_of_a_fixed_batch_is_padded_to_it(gpu: Any, tmp_path: Path) -> None:
     path = write_tiny_yolo(tmp_path / "fixed.onnx", (96, 128), batch=4)
-    detector = tensorrt.load(ModelSpec(path=str(path), confidence=0.3))
+    detector = tensorrt.load(ModelSpec(path=str(path), confidence=0.3, precision="f32"))
     images = pictures()
     together = detector.detect(images, [DetectParameters()] * len(images))
     assert detector.max_batch == 4
@@ -185,10 +194,12 @@ def test_an_exported_engine_opens_where_it_was_made_and_nowhere_else(gpu: Any, m
     path = tmp_path / "tiny.engine"
     tensorrt.write_engine(model, path, half=False)
     spec = ModelSpec(path=str(path), confidence=0.3)
-    assert tensorrt.precisions(spec) == ("f32",)
-    assert tensorrt.load(spec).model.labels == LABELS
+    said = tensorrt.load(spec).model
+    assert (said.labels, said.precision) == (LABELS, "f32"), "and auto is what was built"
     with pytest.raises(ConfigurationError, match="is for images of 320 pixels, not 640"):
         tensorrt.load(replace(spec, image_size=640))
+    with pytest.raises(ConfigurationError, match="computes in f32, not in f16"):
+        tensorrt.load(replace(spec, precision="f16"))
     gpu.__version__ = "11.5"
     with pytest.raises(
         ConfigurationError, match=r"is for TensorRT 11.4.0.106 on NVIDIA Test 100, and this is TensorRT 11.5"
