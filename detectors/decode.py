@@ -9,7 +9,7 @@ high byte; CMYK and palettes become RGB. Imported by decoder processes, which mu
 import io
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -34,6 +34,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 Opener: TypeAlias = Callable[[io.BytesIO], ImageFile.ImageFile]
 
 _APP1, _START_OF_SCAN = 0xE1, 0xDA
+_SEQUENTIAL_FRAMES = {0xC0, 0xC1}
 
 # More scans than any encoder writes; each costs a pass over all pixels (libjpeg-turbo's own limit when it fuzzes).
 _MAX_JPEG_SCANS = 500
@@ -116,7 +117,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _decode_jpeg(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
-    if content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
+    if not _has_one_scan(content) and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise RejectedError(Reason.IMAGE_CORRUPT, f"more than {_MAX_JPEG_SCANS} scans")
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
@@ -144,16 +145,32 @@ def _choose_reduction(frame: tuple[int, int], canvas: tuple[int, int] | None) ->
     return next((parts for parts in _REDUCTIONS if parts * gain * _SPARE <= 1), 1)
 
 
+def _has_one_scan(content: bytes) -> bool:
+    """Whether one scan holds all there is: libjpeg-turbo then reads no other, and counting them would cost a twentieth of decoding."""
+    components = b""
+    for marker, payload in _read_segments(content):
+        if marker in _SEQUENTIAL_FRAMES:
+            components = payload[5:6]
+        if marker == _START_OF_SCAN:
+            return bool(components) and payload[:1] == components
+    return False
+
+
 def _read_jpeg_orientation(content: bytes) -> int:
     """The EXIF orientation, from the first segment APP1 that holds EXIF data. Source: EXIF 2.32, section 4.7.2."""
-    position = 2
-    while content[position : position + 1] == b"\xff" and content[position + 1] != _START_OF_SCAN:
-        length = int.from_bytes(content[position + 2 : position + 4], "big")
-        segment = content[position + 4 : position + 2 + length]
-        if content[position + 1] == _APP1 and segment.startswith(b"Exif\0\0"):
-            return _read_orientation(partial(_parse_exif, segment))
-        position += 2 + length
+    for marker, payload in _read_segments(content):
+        if marker == _APP1 and payload.startswith(b"Exif\0\0"):
+            return _read_orientation(partial(_parse_exif, payload))
     return 1
+
+
+def _read_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and payload of each segment, up to the header of the first scan or to what is no segment."""
+    position, marker = 2, 0
+    while marker != _START_OF_SCAN and content[position : position + 1] == b"\xff":
+        marker, length = struct.unpack_from(">BH", content, position + 1)
+        yield marker, content[position + 4 : position + 2 + length]
+        position += 2 + length
 
 
 def _parse_exif(segment: bytes) -> Pillow.Exif:

@@ -178,6 +178,15 @@ def test_only_jpeg_is_decoded_reduced_and_what_is_too_large_stays_refused() -> N
     assert caught.value.reason is Reason.IMAGE_TOO_MANY_PIXELS
 
 
+def test_scans_are_counted_where_there_may_be_many() -> None:
+    frame, scan = b"\xff\xc2\0\x08\x08\0\x40\0\x60\x01", b"\xff\xda\0\x06\x01\x01\0\0"
+    content = encode(photograph(), "JPEG", progressive=True)
+    assert decode(content, MAX_PIXELS).shape == (HEIGHT, WIDTH, 3)
+    for many in (content[:-2] + scan * 501 + content[-2:], b"\xff\xd8" + frame + scan * 501):
+        with pytest.raises(RejectedError, match="more than 500 scans"):
+            decode(many, MAX_PIXELS)
+
+
 def test_a_truncated_image_is_refused_though_reduced() -> None:
     content = encode(photograph(1, 800, 600), "JPEG")
     for cut in (len(content) // 2, len(content) - 100):
