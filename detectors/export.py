@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from detectors.base import Image
+from detectors.choice import is_installed
 from detectors.export_checkpoint import export_checkpoint
 from detectors.export_onnx import write_half
 from detectors.golden import draw_golden_images
@@ -78,7 +79,7 @@ def export_model(request: ExportRequest, policy: ImagePolicy) -> Exported:
     with tempfile.TemporaryDirectory(prefix=".export-", dir=place.parent) as scratch:
         made = Path(scratch) / place.name
         _convert(request, made, samples, policy)
-        comparison = _compare(request.source, made, samples.compared)
+        comparison = _compare(request.source, made, request.precision, samples.compared)
         report = _report(request.source, made, comparison, samples.notes)
         write_parity_report(made, report)
         _put(made, place)
@@ -94,9 +95,11 @@ def _check(request: ExportRequest) -> None:
         raise ConfigurationError(f"{what} for OpenVINO only: --to openvino")
     if request.precision == "int8" and request.calibration is None:
         raise ConfigurationError("int8 needs images like those that the model is for: --calibration DIR")
+    if request.target == "tensorrt" and not is_installed("tensorrt"):
+        raise ConfigurationError("TensorRT is not installed: pip install 'sightstream[tensorrt]'")
     if place.suffix != _SUFFIXES[request.target]:
         raise ConfigurationError(f"{place} should end in {_SUFFIXES[request.target]} for {request.target}")
-    if place.absolute() == source.absolute():
+    if place.absolute() == source.absolute() or (place.suffix == source.suffix and request.precision == "f32"):
         raise ConfigurationError(f"{source} is that already")
     there = [path for path in _files_of(place) if path.exists()]
     if there and not request.force:
@@ -120,13 +123,13 @@ def _choose_samples(request: ExportRequest, policy: ImagePolicy) -> _Samples:
 
 
 def _convert(request: ExportRequest, made: Path, samples: _Samples, policy: ImagePolicy) -> None:
+    # Each library is imported where it is used: the other ways do not need it.
     source = request.source
     if source.suffix.lower() == ".pt":
         source = export_checkpoint(source, made.parent)
     if request.target == "tensorrt":
-        _build_engine(source, made, half=request.precision == "f16")
+        importlib.import_module("detectors.tensorrt").write_engine(source, made, half=request.precision == "f16")
     elif request.target == "openvino":
-        # OpenVINO is imported where it is used: the other ways do not need it.
         ir = importlib.import_module("detectors.export_openvino")
         if request.precision == "int8":
             head = ir.read_canvas(source)
@@ -138,18 +141,17 @@ def _convert(request: ExportRequest, made: Path, samples: _Samples, policy: Imag
             ir.write_ir(source, made, half=request.precision == "f16")
     elif request.precision == "f16":
         write_half(source, made)
-    elif source != made:
-        source.replace(made) if source.parent == made.parent else made.write_bytes(source.read_bytes())
+    else:
+        source.replace(made)
 
 
-def _build_engine(source: Path, out: Path, *, half: bool) -> None:
-    raise NotImplementedError
-
-
-def _compare(source: Path, made: Path, images: Mapping[str, Image]) -> Comparison:
+def _compare(source: Path, made: Path, precision: str, images: Mapping[str, Image]) -> Comparison:
+    """In the precision that a worker would run it in; the source in f32, which is the same everywhere."""
     pictures = list(images.values())
     reference = run_model(ModelSpec(path=str(source), precision="f32"), pictures, 1)
-    spec = ModelSpec(path=str(made))
+    # An engine has one precision. Of other files float16 is how they are kept; what computes decides for itself.
+    runs = {".engine": "auto"}.get(made.suffix, "int8" if precision == "int8" else "f32")
+    spec = ModelSpec(path=str(made), precision=runs)
     run = run_model(spec, pictures, 1)
     return compare_runs(made.name, list(images), reference, run, tolerance_for(spec, reference.model, run.model))
 

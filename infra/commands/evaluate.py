@@ -92,11 +92,12 @@ def _predict(
 
     from detectors.evaluation_run import predict
     from detectors.registry import open_detector
+    from infra.wiring import ENGINE
     from schemas.records import DetectParameters
 
     wanted = DetectParameters(confidence=given["confidence"], iou=given["iou"], max_detections=given["max_det"])
     files = {image_id: directory / name for image_id, name in truth.files.items()}
-    detector = open_detector(settings.model)
+    detector = open_detector(settings.model, settings.state_dir / ENGINE)
     try:
         with tqdm(total=len(files), unit="img", desc="evaluating", file=sys.stderr, disable=None, leave=False) as bar:
             return detector.model, predict(detector, files, settings.images, wanted, bar.update)
