@@ -56,4 +56,4 @@ CMD ["notifier", "--port", "8080"]
 
 FROM runtime AS worker
 COPY --from=build-worker /opt/sightstream /opt/sightstream
-CMD ["worker", "--port", "8080"]
+CMD ["worker", "--port", "8080", "--respawn"]

@@ -15,6 +15,16 @@ from schemas.topics import Topic
 
 _REQUEST_S = 30.0
 _LOOK_AGAIN_S = 0.05
+# How a partition answers that is created and not yet served.
+_NOT_YET = {
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._NOENT,  # noqa: SLF001 - librdkafka's own codes: it found no leader to ask,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001 - nor the partition
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,26 @@ class Lag:
     committed: int | None
     end: int
     lag: int
+
+
+def unserved_partitions(admin: AdminClient, partitions: Mapping[str, int]) -> set[TopicPartition]:
+    """Of topics with so many partitions, those whose leader does not answer yet: the metadata name it before that broker knows of it.
+
+    Raises ConfigurationError for what will not go away by waiting.
+    """
+    if not partitions:
+        return set()
+    places = [TopicPartition(name, at) for name, count in partitions.items() for at in range(count)]
+    asked = admin.list_offsets({place: OffsetSpec.latest() for place in places}, request_timeout=_REQUEST_S)
+    unserved = set()
+    for place, future in asked.items():
+        try:
+            future.result(timeout=_REQUEST_S)
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_YET:
+                raise _refused(place.topic, error) from error
+            unserved.add(place)
+    return unserved
 
 
 def config_of(topic: Topic, replication: int) -> Mapping[str, str]:
@@ -77,7 +107,7 @@ class TopicAdmin:
         for name, future in self._admin.create_topics(wanted, operation_timeout=_REQUEST_S).items():
             if _created(name, future):
                 created.append(name)
-        self._await_leaders({topic.name for topic in catalogue})
+        self._await_service({topic.name for topic in catalogue})
         return tuple(created)
 
     def check(self, catalogue: Sequence[Topic], replication: int) -> tuple[Difference, ...]:
@@ -112,22 +142,20 @@ class TopicAdmin:
             for at, offset in sorted(offsets.items())
         )
 
-    def _await_leaders(self, names: set[str]) -> None:
-        """Return when every partition has a leader: a topic is created before clients can use it."""
+    def _await_service(self, names: set[str]) -> None:
+        """Return when every partition is served: a topic is created before clients can use it."""
         deadline = time.monotonic() + _REQUEST_S
-        while missing := names - self._led():
+        while missing := names - self._served(names):
             if time.monotonic() > deadline:
                 raise ConfigurationError(
                     f"created, but not served after {_REQUEST_S:g} s: {', '.join(sorted(missing))}"
                 )
             self._admin.poll(_LOOK_AGAIN_S)
 
-    def _led(self) -> set[str]:
-        return {
-            name
-            for name, topic in self._metadata().items()
-            if topic.partitions and all(partition.leader >= 0 for partition in topic.partitions.values())
-        }
+    def _served(self, names: set[str]) -> set[str]:
+        there = {name: partitions for name, (partitions, _) in self._shapes().items() if name in names}
+        unserved = unserved_partitions(self._admin, there)
+        return {name for name in there if name not in {place.topic for place in unserved}}
 
     def _metadata(self) -> Mapping[str, Any]:
         try:

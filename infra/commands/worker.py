@@ -19,8 +19,11 @@ PORT = 8090  # beside a notifier, which has 8080, on one machine
     type=click.IntRange(0, 65535),
     help=f"Of health and metrics, over http.port (which is {PORT} here unless set); 0 takes a free one.",
 )
+@click.option(
+    "--respawn", is_flag=True, help="Start another worker at once where this one dies; SIGTERM still ends it."
+)
 @click.pass_obj
-def command(settings: Settings, model: Path | None, device: str | None, port: int | None) -> None:
+def command(settings: Settings, model: Path | None, device: str | None, port: int | None, respawn: bool) -> None:
     """Run one stream worker. Start as many as the lanes have partitions; SIGTERM drains and exits 0."""
     from functools import partial
 
@@ -33,6 +36,10 @@ def command(settings: Settings, model: Path | None, device: str | None, port: in
     wanted = {"model.path": model, "model.device": device, "http.port": port}
     settings = settings.defaulting({"http.port": PORT}).overriding(wanted).checked_fully()
     logs.set_up(settings.log)
+    if respawn:
+        from infra.supervisor import Supervisor
+
+        Supervisor().run()
     detector = open_detector(settings)
     try:
         check_connection(settings.connection)

@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from infra.broker.local import Jvm, LocalKafka
 from infra.broker.processes import Process, identify
 from infra.broker.registry import LocalRegistry
+from infra.topics import unserved_partitions
 from schemas.connection import KafkaConnection
 from schemas.topics import Topics
 
@@ -86,17 +87,10 @@ def create_topics(connection: KafkaConnection, topics: Topics, partitions: int =
     wanted = [NewTopic(topic.name, num_partitions=topic.partitions) for topic in topics.catalogue(partitions)]
     for future in admin.create_topics(wanted, operation_timeout=30).values():
         future.result(timeout=30)
-    deadline = time.monotonic() + 30
-    while not {topic.topic for topic in wanted} <= _led(admin):  # created, but clients cannot use them yet
+    deadline, partitions_of = time.monotonic() + 30, {topic.topic: topic.num_partitions for topic in wanted}
+    while unserved_partitions(admin, partitions_of):  # created, but clients cannot use them yet
         assert time.monotonic() < deadline, "the topics were created, but are not served"
         admin.poll(0.02)
-
-
-def _led(admin: AdminClient) -> set[str]:
-    topics = admin.list_topics(timeout=10).topics.items()
-    return {
-        name for name, topic in topics if topic.partitions and all(p.leader >= 0 for p in topic.partitions.values())
-    }
 
 
 def delete_topics(connection: KafkaConnection, names: Sequence[str]) -> None:

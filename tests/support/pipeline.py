@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
+import psutil
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from producers.publisher import Publisher
@@ -31,13 +32,14 @@ _MISSING = ".missing"
 
 @dataclass(slots=True)
 class WorkerProcess:
-    """`sightstream worker` as a process with the fake detector."""
+    """`sightstream worker` as a process with the fake detector; with `respawn` there is a supervisor, and workers under it."""
 
     connection: KafkaConnection
     topics: Topics
     group: str
     log: Path
     settings: Mapping[str, str] = field(default_factory=dict)
+    respawn: bool = False
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self, **settings: str) -> None:
@@ -55,12 +57,18 @@ class WorkerProcess:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTSTREAM_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "infra.cli", "worker", "--port", "0"],
+                [sys.executable, "-m", "infra.cli", "worker", "--port", "0", *(["--respawn"] if self.respawn else [])],
                 cwd=ROOT,
                 env=inherited | {f"SIGHTSTREAM_{name}": value for name, value in given.items()},
                 stdout=log,
                 stderr=log,
             )
+
+    def kill_the_respawned(self) -> None:
+        """Kill the worker under the supervisor, which goes on."""
+        assert self.process is not None
+        (worker,) = psutil.Process(self.process.pid).children()
+        worker.kill()
 
     @property
     def running(self) -> bool:
