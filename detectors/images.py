@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from detectors.base import Image
@@ -24,6 +24,9 @@ from detectors.policy import ImagePolicy
 from detectors.stores import SCHEMES as STORE_SCHEMES
 from detectors.stores import ObjectFetcher
 from schemas.errors import BusyError, Reason, RejectedError
+
+if TYPE_CHECKING:
+    from detectors.device_decode import DeviceDecoder
 
 __all__ = ["ImageLoader", "ImageOutcome", "ImagePolicy", "ImageRequest"]
 
@@ -54,11 +57,12 @@ class ImageLoader:
         self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Open the clients, start the decoders. Raises ConfigurationError for an object store that cannot be."""
+        """Open the clients, start the decoders. Raises ConfigurationError for an object store or a device that cannot be."""
         hosts = Hosts(self._policy)
         objects = ObjectFetcher(self._policy, hosts)
         count = self._policy.decoders or max(2, len(os.sched_getaffinity(0)) // 2)
         self._decoders = self._resources.enter_context(Decoders(count, self._limits()))
+        self._on_device = await asyncio.to_thread(_open_device_decoder, self._policy)
         self._pool = ThreadPoolExecutor(count, "decode")
         self._resources.push_async_callback(asyncio.to_thread, self._pool.shutdown, cancel_futures=True)
         web = await self._resources.enter_async_context(HttpFetcher(self._policy, hosts))
@@ -131,8 +135,19 @@ class ImageLoader:
         digest = hashlib.sha256(content).hexdigest()
         if sha256 and digest != sha256.lower():
             raise RejectedError(Reason.IMAGE_HASH_MISMATCH, "the bytes do not have the sha256 of the reference")
+        if self._on_device and (image := self._on_device.decode(content)):
+            return image.told(fetch_ms, (time.perf_counter() - started) * 1e3, digest)
         decoded = self._decoders.decode(content)
         return Image(decoded.pixels, fetch_ms, (time.perf_counter() - started) * 1e3, decoded.frame, digest)
+
+
+def _open_device_decoder(policy: ImagePolicy) -> "DeviceDecoder | None":
+    if policy.decode_on == "host":
+        return None
+    # Only now: it brings torch.
+    from detectors.device_decode import DeviceDecoder  # noqa: PLC0415
+
+    return DeviceDecoder(policy.decode_on, policy.max_pixels)
 
 
 def _report_fetch(started: float, outcome: str, size: int | None = None) -> float:

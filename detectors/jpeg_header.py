@@ -1,0 +1,65 @@
+"""What a JPEG's segments say before its first scan. Source: ITU T.81, annex B; EXIF 2.32, section 4.7.2."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from PIL import ExifTags
+from PIL import Image as Pillow
+
+_APP1, _APP14, _BASELINE, _START_OF_SCAN = 0xE1, 0xEE, 0xC0, 0xDA
+_END = b"\xff\xd9"
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineHeader:
+    """A JPEG as nearly all are: baseline, in three components of 8 bits that are YCbCr, in one scan, with an end.
+
+    Sides in pixels as encoded, before `orientation`, the EXIF tag, is applied; 1 where there is none.
+    """
+
+    width: int
+    height: int
+    orientation: int
+
+    @classmethod
+    def read(cls, content: bytes) -> Self | None:
+        """None for every other JPEG, and for what is none or is cut off: that is for a decoder to judge which knows them all."""
+        size, orientation = None, 1
+        try:
+            for marker, payload in _read_segments(content):
+                if marker == _BASELINE:
+                    bits, height, width, components = struct.unpack_from(">BHHB", payload)
+                    size = (width, height) if (bits, components) == (8, 3) else None
+                elif marker == _APP1 and payload.startswith(b"Exif\0\0") and orientation == 1:
+                    orientation = _read_orientation(payload)
+                elif marker == _APP14 and payload.startswith(b"Adobe") and payload[11:12] == b"\0":
+                    return None  # RGB, not YCbCr
+                elif marker == _START_OF_SCAN and size and payload[:1] == b"\3":
+                    # All components in the first scan, so that there is no other.
+                    whole = content.rfind(_END) > content.find(payload)
+                    return cls(*size, orientation) if whole and min(size) > 0 else None
+        except struct.error:
+            pass
+        return None
+
+
+def _read_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Marker and payload of each segment, the header of the first scan included; ends early at what is no segment."""
+    position, marker = 2, 0
+    if not content.startswith(b"\xff\xd8"):
+        return
+    while marker != _START_OF_SCAN and content[position : position + 1] == b"\xff":
+        marker, length = struct.unpack_from(">BH", content, position + 1)
+        yield marker, content[position + 4 : position + 2 + length]
+        position += 2 + length
+
+
+def _read_orientation(payload: bytes) -> int:
+    exif = Pillow.Exif()
+    try:
+        exif.load(payload)
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - whatever broken metadata makes Pillow raise; no reason to lose a picture
+        return 1
