@@ -9,10 +9,10 @@ WORKERS ?= 2
 INSTALL := $(BIN)/uv pip install --quiet --constraints constraints.txt --build-constraints constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench lock clean
+.PHONY: help setup check test demo bench bench-engine lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.dev ## Everything for development, in .venv
 check: $(VENV)/.dev ## Formatting, lint, types, layers
@@ -29,6 +29,9 @@ demo: $(VENV)/.runtime ## Photographs in, detections out: make demo MODEL=yolov8
 
 bench: $(VENV)/.dev $(VENV)-quix/.installed ## All benchmarks, side by side with plain clients and Quix Streams
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-engine: $(VENV)/.dev ## The detection engine beside Ultralytics and bare OpenVINO; on CUDA too, where there is a GPU
+	$(BIN)/python -m tests.benchmarks engine engine-latency engine-memory engine-gpu $(ARGS)
 
 lock: $(VENV)/.dev ## Write constraints.txt anew
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --universal --python-version 3.11 \

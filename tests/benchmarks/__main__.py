@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.benchmarks.races import benchmark_kafka
 from tests.benchmarks.report import Section, keep, publish
-from tests.benchmarks.stage import Stage, machine
+from tests.benchmarks.stage import Backstage, Stage, machine
 from tests.support.data import ROOT
 
 BENCHMARKS = {
@@ -24,16 +24,28 @@ BENCHMARKS = {
     "memory": "memory",
     "takeover": "takeover",
 }
+# The detection engine alone. These need no Kafka, and each takes a while: `make bench-engine`.
+ENGINE = {
+    "engine": "engine",
+    "engine-latency": "engine_latency",
+    "engine-memory": "engine_memory",
+    "engine-gpu": "engine_gpu",
+}
 
 
 def main() -> None:
     """Run what was asked for, and report."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all of them by default")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(BENCHMARKS)}, which are the default, and {', '.join(ENGINE)}",
+    )
     parser.add_argument("--no-docs", action="store_true", help="leave docs/ as it is")
     options = parser.parse_args()
-    if unknown := [name for name in options.names if name not in BENCHMARKS]:
-        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    if unknown := [name for name in options.names if name not in BENCHMARKS | ENGINE]:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS | ENGINE)}")
     where, docs = machine(), ROOT / "docs"
     with tempfile.TemporaryDirectory(prefix="sightstream-bench-") as folder:
         scratch = Path(folder)
@@ -49,15 +61,21 @@ def main() -> None:
 
 
 def _run(names: list[str], scratch: Path, pictures: Path) -> list[Section]:
-    sections = []
-    with benchmark_kafka(scratch / "kafka") as connection:
-        stage = Stage(connection, scratch, pictures)
-        for name in names:
-            print(f"{name} ...", flush=True)
-            began = time.monotonic()
-            sections.append(import_module(f"tests.benchmarks.{BENCHMARKS[name]}").run(stage))
-            stage.say(f"took {time.monotonic() - began:.0f} s")
-    return sections
+    backstage = Backstage(scratch=scratch, pictures=pictures)
+    sections = {name: _play(ENGINE[name], backstage) for name in names if name in ENGINE}
+    if on_kafka := [name for name in names if name in BENCHMARKS]:
+        with benchmark_kafka(scratch / "kafka") as connection:
+            stage = Stage(scratch=scratch, pictures=pictures, connection=connection)
+            sections |= {name: _play(BENCHMARKS[name], stage) for name in on_kafka}
+    return [sections[name] for name in names]
+
+
+def _play(module: str, stage: Backstage) -> Section:
+    print(f"{module} ...", flush=True)
+    began = time.monotonic()
+    section: Section = import_module(f"tests.benchmarks.{module}").run(stage)
+    stage.say(f"took {time.monotonic() - began:.0f} s")
+    return section
 
 
 if __name__ == "__main__":

@@ -10,17 +10,23 @@ import psutil
 from schemas.connection import KafkaConnection
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A running Kafka, a folder for scratch files, and where pictures go."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backstage:
+    """A folder for scratch files, and where pictures go: enough for what needs no Kafka."""
 
-    connection: KafkaConnection
     scratch: Path
     pictures: Path
 
     def say(self, line: str) -> None:
         """Tell whoever watches how far it is."""
         print(f"  {line}", flush=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage(Backstage):
+    """And a running Kafka."""
+
+    connection: KafkaConnection
 
 
 def machine() -> dict[str, str]:

@@ -1,0 +1,142 @@
+"""The engine as the worker drives it: the real loader and its decoders, so many calls at once as the detector asks for, no Kafka."""
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from detectors.base import Detector, Image
+from detectors.images import ImageLoader, ImageRequest
+from detectors.policy import ImagePolicy
+from detectors.registry import open_detector
+from detectors.spec import ModelSpec
+from schemas.records import DetectParameters
+
+# Batches that are loaded ahead of those in inference, as the worker does.
+_AHEAD = 2
+# How many images the watch over memory draws in all, and how many between two looks.
+_DRAWN, _SAMPLED = 20_000, 500
+
+
+async def main() -> None:
+    """What the task says: `stream` everything, one image `alone` after the other, calls of several `sizes`, or watch `memory`."""
+    task = json.loads(sys.argv[1])
+    detector = open_detector(ModelSpec(**task["spec"]), Path(task["cache"]) if "cache" in task else None)
+    policy = ImagePolicy(roots=(Path(task["paths"][0]).parent,))
+    requests = [ImageRequest(Path(path).as_uri()) for path in task["paths"]]
+    async with ImageLoader(policy, detector.model.canvas) as loader:
+        await _images(loader, requests[:2])
+        said = await _WAYS[task["way"]](detector, loader, requests)
+    model = detector.model
+    print(json.dumps({**said, "backend": model.backend, "precision": model.precision}), flush=True)
+    detector.close()
+
+
+async def _stream(detector: Detector, loader: ImageLoader, requests: list[ImageRequest]) -> dict[str, Any]:
+    """Seconds from the first reference to the last box."""
+    _detect(detector, await _images(loader, requests[: detector.max_batch]))
+    began = time.perf_counter()
+    boxes = sum([found async for found in _infer_all(detector, loader, requests)])
+    return {"seconds": time.perf_counter() - began, "boxes": boxes}
+
+
+async def _infer_all(detector: Detector, loader: ImageLoader, requests: Sequence[ImageRequest]) -> Any:
+    """The number of boxes of each batch, as batches are done."""
+    size = detector.max_batch
+    chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
+    loop, loading, running = asyncio.get_running_loop(), asyncio.Queue[list[Image] | None](_AHEAD), set[Any]()
+
+    async def load() -> None:
+        for chunk in chunks:
+            await loading.put(await _images(loader, chunk))
+        await loading.put(None)
+
+    task = asyncio.create_task(load())
+    with ThreadPoolExecutor(detector.concurrency) as pool:
+        while (images := await loading.get()) is not None:
+            if len(running) == detector.concurrency:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+            running.add(loop.run_in_executor(pool, _detect, detector, images))
+        for future in running:
+            yield await future
+    await task
+
+
+async def _alone(detector: Detector, loader: ImageLoader, requests: list[ImageRequest]) -> dict[str, Any]:
+    """Milliseconds from a reference to its boxes, one image at a time, in a machine that does nothing else."""
+    loop, times = asyncio.get_running_loop(), list[float]()
+    with ThreadPoolExecutor(1) as pool:
+        for request in (*requests, *requests):  # the first time round warms up every shape
+            began = time.perf_counter()
+            await loop.run_in_executor(pool, _detect, detector, await _images(loader, [request]))
+            times.append((time.perf_counter() - began) * 1e3)
+    return {"ms": times[len(requests) :]}
+
+
+async def _sizes(detector: Detector, loader: ImageLoader, requests: list[ImageRequest]) -> dict[str, Any]:
+    """Images a second and milliseconds of a call by its size; images are decoded before."""
+    images = await _images(loader, requests[: max(detector.max_batch, 32)])
+    said = {}
+    for size in [size for size in (1, 2, 4, 8, 16, 32) if size <= detector.max_batch]:
+        batches = [[images[(start + at) % len(images)] for at in range(size)] for start in range(0, 48, size)]
+        times: list[float] = []
+
+        def call(batch: list[Image], times: list[float] = times) -> None:
+            began = time.perf_counter()
+            _detect(detector, batch)
+            times.append((time.perf_counter() - began) * 1e3)
+
+        with ThreadPoolExecutor(detector.concurrency) as pool:
+            list(pool.map(call, batches))
+            times.clear()
+            began = time.perf_counter()
+            list(pool.map(call, batches))
+            seconds = time.perf_counter() - began
+        said[size] = {"images_per_s": len(batches) * size / seconds, "ms": times, "device_mib": _device_mib()}
+    return {"sizes": said}
+
+
+async def _memory(detector: Detector, loader: ImageLoader, requests: list[ImageRequest]) -> dict[str, Any]:
+    """Resident MiB of this process and its decoders, by images done: files drawn in no order."""
+    me, samples, rng = psutil.Process(), list[tuple[int, float]](), np.random.default_rng(0)
+    for done in range(_SAMPLED, _DRAWN + 1, _SAMPLED):
+        drawn = [requests[at] for at in rng.integers(0, len(requests), _SAMPLED)]
+        async for _ in _infer_all(detector, loader, drawn):
+            pass
+        resident = sum(process.memory_info().rss for process in (me, *me.children(recursive=True)))
+        samples.append((done, resident / 2**20))
+    return {"samples": samples}
+
+
+async def _images(loader: ImageLoader, requests: Sequence[ImageRequest]) -> list[Image]:
+    outcomes = await loader.load(requests)
+    assert all(isinstance(outcome, Image) for outcome in outcomes), outcomes
+    return [outcome for outcome in outcomes if isinstance(outcome, Image)]
+
+
+def _detect(detector: Detector, images: Sequence[Image]) -> int:
+    return int(detector.detect(images, [DetectParameters()] * len(images)).offsets[-1])
+
+
+def _device_mib() -> float | None:
+    """Memory in use on the CUDA device, whoever uses it; None where there is no torch that runs on one."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return float(np.round((total - free) / 2**20, 1))
+
+
+_WAYS = {"stream": _stream, "alone": _alone, "sizes": _sizes, "memory": _memory}
+
+if __name__ == "__main__":
+    asyncio.run(main())
