@@ -72,14 +72,17 @@ def decode(content: bytes, max_pixels: int) -> Pixels:
     return decode_for(content, max_pixels, None).pixels
 
 
-def decode_for(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
+def decode_for(
+    content: bytes, max_pixels: int, canvas: tuple[int, int] | None, buffer: Pixels | None = None
+) -> Decoded:
     """Decode an image for models whose largest input is `canvas`, (width, height); otherwise like `decode`, and raises the same.
 
     A JPEG far larger than that is decoded reduced, to a half, a quarter or an eighth, which saves most of the time and memory. What is left
     is at least `_SPARE` times what the canvas shows of it. `max_pixels` is for the frame all the same.
+    `buffer`: where pixels may be put that are decoded without a further step, at least three bytes for each of `max_pixels`.
     """
     try:
-        return _decode(content, max_pixels, canvas)
+        return _decode(content, max_pixels, canvas, buffer)
     except (RejectedError, MemoryError):
         raise
     except Exception as error:
@@ -87,10 +90,10 @@ def decode_for(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) 
         raise RejectedError(Reason.IMAGE_CORRUPT, f"the image does not decode: {error}") from error
 
 
-def _decode(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
+def _decode(content: bytes, max_pixels: int, canvas: tuple[int, int] | None, buffer: Pixels | None) -> Decoded:
     opener = _choose_opener(content)
     if opener is JpegImageFile:
-        return _decode_jpeg(content, max_pixels, canvas)
+        return _decode_jpeg(content, max_pixels, canvas, buffer)
     _check_size(_read_png_size(content) if opener is PngImageFile else _read_webp_size(content), max_pixels)
     return _decode_with_opencv(content) or _decode_with_pillow(content, opener, max_pixels)
 
@@ -116,7 +119,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _decode_jpeg(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
+def _decode_jpeg(content: bytes, max_pixels: int, canvas: tuple[int, int] | None, buffer: Pixels | None) -> Decoded:
     if not _has_one_scan(content) and content.count(b"\xff\xda") > _MAX_JPEG_SCANS:
         raise RejectedError(Reason.IMAGE_CORRUPT, f"more than {_MAX_JPEG_SCANS} scans")
     try:
@@ -127,9 +130,8 @@ def _decode_jpeg(content: bytes, max_pixels: int, canvas: tuple[int, int] | None
             frame = (height, width) if orientation in _TRANSPOSING else (width, height)
             parts = _choose_reduction(frame, canvas)
             # libjpeg-turbo takes the smallest picture that has as many pixels as these; rounded up, as it rounds.
-            pixels = simplejpeg.decode_jpeg(
-                content, "RGB", min_height=-(-height // parts), min_width=-(-width // parts)
-            )
+            at_least = {"min_height": -(-height // parts), "min_width": -(-width // parts)}
+            pixels = simplejpeg.decode_jpeg(content, "RGB", buffer=buffer, **at_least)
             return Decoded(_turn_upright(pixels, orientation), frame)
     except ValueError as error:
         # It is strict about harmless flaws, such as stray bytes between segments; Pillow forgives those, but not truncation.

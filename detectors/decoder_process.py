@@ -1,11 +1,12 @@
 """A process that decodes images for another: `python -m detectors.decoder_process SOCKET MEMORY LIMITS`, started by `detectors.decoders`.
 
 Image libraries are large, written in C and fed by strangers. Here a crash, a hang or a lack of memory ends this process and nothing else.
-Bytes come and pixels go through a memory file that is read and written, never mapped: nothing done here can pull pages away from under the
-worker. Over the socket go small messages, one each way: the number of bytes, then a JSON object.
+Bytes come and pixels go through a memory file, which the worker reads and writes but never maps: nothing done here can pull pages away from
+under it. Over the socket go small messages, one each way: the number of bytes, then a JSON object.
 """
 
 import json
+import mmap
 import os
 import resource
 import signal
@@ -19,9 +20,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from schemas.errors import Reason, RejectedError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from detectors.decode import Decoded
 
-Decode: TypeAlias = "Callable[[bytes, int, tuple[int, int] | None], Decoded]"
+Decode: TypeAlias = "Callable[[bytes, int, tuple[int, int] | None, NDArray[np.uint8]], Decoded]"
 
 MAX_MESSAGE_BYTES = 4096
 _MAX_TEXT = 500
@@ -65,13 +69,14 @@ def serve(decode: Decode) -> None:
     """Say that this process is ready, then answer one request after another, with `decode` for `detectors.decode.decode_for`."""
     descriptor, memory, text = sys.argv[1:]
     limits = Limits.from_json(text)
+    desk = _Desk(int(memory), limits, decode)
     _bound_memory(limits.memory_bytes)
     message = b"ready"
     with socket.socket(fileno=int(descriptor)) as requests:
         while _send(requests, message) and (size := requests.recv(MAX_MESSAGE_BYTES)):
             # What this signal does by default, ending the process, it does whatever code runs just then.
             signal.setitimer(signal.ITIMER_PROF, limits.seconds)
-            message = json.dumps(_answer(int(memory), int(size), limits, decode)).encode()
+            message = json.dumps(desk.answer(int(size))).encode()
             signal.setitimer(signal.ITIMER_PROF, 0)
 
 
@@ -83,17 +88,33 @@ def _send(requests: socket.socket, message: bytes) -> bool:
         return False
 
 
-def _answer(memory: int, size: int, limits: Limits, decode: Decode) -> dict[str, Any]:
-    """Decode the bytes in the memory file and put the pixels in their place."""
-    try:
-        decoded = decode(os.pread(memory, size, 0), limits.max_pixels, limits.canvas)
-        os.pwrite(memory, decoded.pixels.data, 0)
-    except RejectedError as error:
-        return {"reason": error.reason, "message": str(error)[:_MAX_TEXT]}
-    except (MemoryError, OSError):
-        message = f"decoding takes more than {limits.memory_bytes} bytes of memory"
-        return {"reason": Reason.DECODER_FAILED, "message": message}
-    return {"shape": decoded.pixels.shape, "frame": decoded.frame}
+class _Desk:
+    """Where the work is done: bytes come in the memory file, and pixels take their place."""
+
+    def __init__(self, memory: int, limits: Limits, decode: Decode) -> None:
+        import numpy as np  # noqa: PLC0415 - see main
+
+        self._memory = memory
+        self._limits = limits
+        self._decode = decode
+        self._size = 3 * limits.max_pixels
+        os.ftruncate(memory, self._size)  # takes no memory yet
+        self._pixels = np.frombuffer(mmap.mmap(memory, self._size), np.uint8)
+
+    def answer(self, size: int) -> dict[str, Any]:
+        """Decode so many bytes; says what the pixels are like, or why there are none."""
+        try:
+            os.ftruncate(self._memory, self._size)  # the worker cuts it back after a large image
+            content = os.pread(self._memory, size, 0)
+            decoded = self._decode(content, self._limits.max_pixels, self._limits.canvas, self._pixels)
+            if decoded.pixels.base is not self._pixels:
+                os.pwrite(self._memory, decoded.pixels.data, 0)
+        except RejectedError as error:
+            return {"reason": error.reason, "message": str(error)[:_MAX_TEXT]}
+        except (MemoryError, OSError):
+            message = f"decoding takes more than {self._limits.memory_bytes} bytes of memory"
+            return {"reason": Reason.DECODER_FAILED, "message": message}
+        return {"shape": decoded.pixels.shape, "frame": decoded.frame}
 
 
 def _bound_memory(more_bytes: int) -> None:

@@ -141,7 +141,7 @@ def test_a_decoder_that_does_not_start_is_no_image_s_fault() -> None:
 def test_an_image_that_takes_too_much_memory_is_refused() -> None:
     large = {
         "PNG": png(8_000, 8_000, 1, 0, (b"\0" * (1_000 + 1)) * 8_000),
-        "JPEG": encode(photograph(0, 5_000, 4_000), "JPEG"),
+        "JPEG": encode(photograph(0, 5_000, 4_000), "JPEG", progressive=True),
     }
     with Decoders(1, replace(LIMITS, max_pixels=64_000_000, memory_bytes=48 * 1024**2, seconds=10)) as started:
         for content in large.values():

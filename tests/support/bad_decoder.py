@@ -8,6 +8,9 @@ import signal
 import time
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detectors.decode import Decoded, decode_for
 from detectors.decoder_process import serve
 
@@ -33,10 +36,10 @@ HARM: dict[bytes, Callable[[], object]] = {
 }
 
 
-def decode(content: bytes, max_pixels: int, canvas: tuple[int, int] | None) -> Decoded:
+def decode(content: bytes, max_pixels: int, canvas: tuple[int, int] | None, buffer: NDArray[np.uint8]) -> Decoded:
     if harm := HARM.get(content):
         harm()
-    return decode_for(content, max_pixels, canvas)
+    return decode_for(content, max_pixels, canvas, buffer)
 
 
 if __name__ == "__main__":
