@@ -1,7 +1,7 @@
 """Images a second of the engine, beside what Ultralytics' users get and beside OpenVINO alone, on one CPU."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from detectors.openvino import precisions
@@ -117,7 +117,7 @@ def _our_sides(models: Models, paths: list[str], scratch: Path, offered: tuple[s
     return {name: side(spec) for name, spec in specs.items()}
 
 
-def _seconds(module: str, task: dict[str, object], scratch: Path) -> float:
+def _seconds(module: str, task: Mapping[str, object], scratch: Path) -> float:
     return float(run_side(module, task, scratch)["seconds"])
 
 

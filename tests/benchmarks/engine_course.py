@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detectors.choice import is_installed, sees_cuda
+from detectors.export_checkpoint import export_checkpoint
 from tests.benchmarks.stage import Backstage
 from tests.support.data import ROOT, shared_dir
 from tests.support.images import encode, photograph
-from tests.support.models import coco_checkpoint, export, write_tiny_yolo
+from tests.support.models import coco_checkpoint, write_tiny_yolo
 
 _LIMIT_S = 900
 _THEIR_EXPORT = """
@@ -55,7 +55,7 @@ def make_models(stage: Backstage) -> Models:
     folder.mkdir(exist_ok=True)
     onnx = folder / "yolo.onnx"
     if not onnx.exists():
-        made = write_tiny_yolo(folder / "tiny.onnx") if checkpoint is None else export(checkpoint, folder)
+        made = write_tiny_yolo(folder / "tiny.onnx") if checkpoint is None else export_checkpoint(checkpoint, folder)
         made.rename(onnx)
         _quantise(stage, onnx)
     name = "YOLOv8n of COCO at 640 pixels" if checkpoint else "a tiny network with a YOLOv8 head (no shared data here)"
@@ -76,11 +76,6 @@ def photographs(stage: Backstage) -> Path:
         for seed in range(80):
             (folder / f"{seed:02d}.jpg").write_bytes(encode(photograph(seed, 640, 480), "JPEG"))
     return folder
-
-
-def device_kinds() -> tuple[str, ...]:
-    """What engines can be measured on here: always the CPU, and CUDA where a backend for it is installed."""
-    return ("cpu", "cuda") if sees_cuda() and is_installed("torch") else ("cpu",)
 
 
 def run_side(module: str, task: Mapping[str, Any], scratch: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def run(stage: Backstage) -> Section:
             task = bare if side == "bare" else _task("alone", models.onnx, name, paths)
             times[key].append(run_side(side, task, stage.scratch)["ms"])
         stage.say(
-            f"round {number + 1}: " + ", ".join(f"{key} {_median(runs[-1:]):.1f} ms" for key, runs in times.items())
+            f"round {number + 1}: " + ", ".join(f"{key} {median_ms(runs[-1:]):.1f} ms" for key, runs in times.items())
         )
     sizes = {
         name: run_side("engine", _task("sizes", models.onnx, name, paths), stage.scratch)["sizes"] for name in floats
@@ -50,12 +50,15 @@ def run(stage: Backstage) -> Section:
         ),
         columns=("what", "p50, ms", "p99, ms", "images/s"),
         rows=[
-            *((f"one image, {key}", f"{_median(runs):.1f}", f"{_p99(runs):.1f}", "-") for key, runs in times.items()),
+            *(
+                (f"one image, {key}", f"{median_ms(runs):.1f}", f"{p99_ms(runs):.1f}", "-")
+                for key, runs in times.items()
+            ),
             *(
                 (
                     f"calls of {size}, {name}",
-                    f"{_median([row['ms']]):.1f}",
-                    f"{_p99([row['ms']]):.1f}",
+                    f"{median_ms([row['ms']]):.1f}",
+                    f"{p99_ms([row['ms']]):.1f}",
                     f"{row['images_per_s']:.1f}",
                 )
                 for name, rows in sizes.items()
@@ -65,7 +68,7 @@ def run(stage: Backstage) -> Section:
         targets=[
             Target(
                 what=f"p50 of the engine over the bare call, {name}",
-                measured=_median(times[f"engine {name}"]) / _median(times[f"bare {name}"]),
+                measured=median_ms(times[f"engine {name}"]) / median_ms(times[f"bare {name}"]),
                 wanted=1.1,
                 at_least=False,
             )
@@ -81,11 +84,13 @@ def _task(way: str, model: Path, precision: str, paths: list[str]) -> dict[str, 
     return {"way": way, "spec": spec, "paths": paths}
 
 
-def _median(runs: list[list[float]]) -> float:
+def median_ms(runs: list[list[float]]) -> float:
+    """The median of each run's median."""
     return statistics.median(statistics.median(run) for run in runs)
 
 
-def _p99(runs: list[list[float]]) -> float:
+def p99_ms(runs: list[list[float]]) -> float:
+    """The median of each run's 99th percentile."""
     return statistics.median(float(np.percentile(run, 99)) for run in runs)
 
 
@@ -98,8 +103,10 @@ def _draw(sizes: dict[str, dict[str, Any]], path: Path) -> None:
     for (name, rows), colour in zip(sizes.items(), _COLOURS, strict=False):
         counts = [int(size) for size in rows]
         speed.plot(counts, [row["images_per_s"] for row in rows.values()], "o-", color=colour, label=name)
-        latency.plot(counts, [_median([row["ms"]]) for row in rows.values()], "o-", color=colour, label=f"{name}, p50")
-        latency.plot(counts, [_p99([row["ms"]]) for row in rows.values()], ":", color=colour, label=f"{name}, p99")
+        latency.plot(
+            counts, [median_ms([row["ms"]]) for row in rows.values()], "o-", color=colour, label=f"{name}, p50"
+        )
+        latency.plot(counts, [p99_ms([row["ms"]]) for row in rows.values()], ":", color=colour, label=f"{name}, p99")
     for axes, what in ((speed, "images a second"), (latency, "a call, ms")):
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_formatter(mpl.ticker.ScalarFormatter())

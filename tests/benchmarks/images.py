@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from detectors.export_checkpoint import export_checkpoint
 from schemas.records import Lane
 from tests.benchmarks.races import Course, in_turn
 from tests.benchmarks.report import Section, Target
 from tests.benchmarks.stage import Stage
 from tests.support.data import ROOT, shared_dir
 from tests.support.images import encode, photograph
-from tests.support.models import coco_checkpoint, export, write_tiny_yolo
+from tests.support.models import coco_checkpoint, write_tiny_yolo
 
 REPEATS, ROUNDS = 4, 3
 
@@ -70,7 +71,7 @@ def _model(scratch: Path) -> tuple[Path, str]:
         return write_tiny_yolo(
             scratch / "tiny.onnx"
         ), "a tiny network with a YOLOv8 head (there is no shared data here)"
-    return export(checkpoint, scratch), "YOLOv8n of COCO as ONNX, on OpenVINO"
+    return export_checkpoint(checkpoint, scratch), "YOLOv8n of COCO as ONNX, on OpenVINO"
 
 
 def _photographs(scratch: Path) -> Path:

@@ -44,6 +44,17 @@ def test_the_precision_is_measured_once(tmp_path: Path, caplog: pytest.LogCaptur
         assert [message.partition(", ")[2][:11] for message in caplog.messages] == ["the fastest", "as measured"]
 
 
+def test_several_devices_are_opened_one_by_one_and_given_back_together(tmp_path: Path) -> None:
+    path = write_tiny_yolo(tmp_path / "tiny.onnx")
+    fleet = open_detector(ModelSpec(path=str(path), device="CPU, CPU", precision="f32"))
+    one = open_detector(ModelSpec(path=str(path), device="CPU", precision="f32"))
+    assert fleet.concurrency == 2 * one.concurrency
+    images = [Image(np.asarray(photograph(seed, 200, 120))) for seed in range(5)]
+    low = [DetectParameters(confidence=0.01)] * 5
+    np.testing.assert_array_equal(fleet.detect(images, low).xyxy, one.detect(images, low).xyxy)
+    fleet.close()
+
+
 @pytest.mark.parametrize("device", ["CPU,TPU", "CPU,", ","])
 def test_one_device_of_several_that_is_not_there_is_a_matter_of_configuration(tmp_path: Path, device: str) -> None:
     path = write_tiny_yolo(tmp_path / "tiny.onnx")

@@ -30,7 +30,7 @@ async def main() -> None:
     task = json.loads(sys.argv[1])
     detector = open_detector(ModelSpec(**task["spec"]), Path(task["cache"]) if "cache" in task else None)
     policy = ImagePolicy(roots=(Path(task["paths"][0]).parent,))
-    requests = [ImageRequest(Path(path).as_uri()) for path in task["paths"]]
+    requests = [ImageRequest(Path(path).as_uri()) for path in task["paths"]] * task.get("repeats", 1)
     async with ImageLoader(policy, detector.model.canvas) as loader:
         await _images(loader, requests[:2])
         said = await _WAYS[task["way"]](detector, loader, requests)
