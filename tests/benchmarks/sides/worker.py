@@ -44,14 +44,15 @@ async def main() -> None:
         publisher = stack.enter_context(
             Publisher(connection, Codec(PackagedSchemas()), Topics(task.worker.get("prefix", "")))
         )
+        detector = open_detector(ModelSpec(path=task.worker["model"], precision="f32"))
         images: Images = BlankImages()
         if "images" in task.worker:
             policy = ImagePolicy(roots=(Path(task.worker["images"]),))
-            images = await stack.enter_async_context(ImageLoader(policy))
+            images = await stack.enter_async_context(ImageLoader(policy, detector.model.canvas))
         parts = WorkerParts(
             connection=connection,
             publisher=publisher,
-            detector=open_detector(ModelSpec(path=task.worker["model"], precision="f32")),
+            detector=detector,
             images=images,
             group=task.group,
             worker=WorkerPolicy(commit_interval_s=task.commit_interval_s),
