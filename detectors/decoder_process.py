@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
@@ -57,9 +58,8 @@ class Limits:
 
 def main() -> None:
     """Decode until the other side closes the socket."""
-    os.putenv(
-        "OPENBLAS_NUM_THREADS", "1"
-    )  # which numpy reads as it is imported, and else starts a thread for each core
+    # Read as numpy is imported, which else starts a thread for each core.
+    os.putenv("OPENBLAS_NUM_THREADS", "1")
     from detectors.decode import decode_for  # noqa: PLC0415
 
     serve(decode_for)
@@ -104,7 +104,7 @@ class _Desk:
     def answer(self, size: int) -> dict[str, Any]:
         """Decode so many bytes; says what the pixels are like, or why there are none."""
         try:
-            os.ftruncate(self._memory, self._size)  # the worker cuts it back after a large image
+            os.ftruncate(self._memory, max(size, self._size))  # the worker cuts it back after a large image
             content = os.pread(self._memory, size, 0)
             decoded = self._decode(content, self._limits.max_pixels, self._limits.canvas, self._pixels)
             if decoded.pixels.base is not self._pixels:
@@ -118,7 +118,12 @@ class _Desk:
 
 
 def _bound_memory(more_bytes: int) -> None:
-    """Let the address space of this process grow by so much and no further; what it asks for then, it is refused."""
+    """Let the address space of this process grow by so much and no further; what it asks for then, it is refused.
+
+    Should the machine run out of memory before, the kernel takes this process rather than the worker.
+    """
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500", "ascii")
     pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
     limit = pages * resource.getpagesize() + more_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_AS)

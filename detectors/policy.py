@@ -29,7 +29,7 @@ class ImagePolicy:
     `extra_networks`: addresses allowed although they are not public, for a private image host.
     `max_pixels` is checked on the header, before any pixel is decoded; a decoded image takes three bytes a pixel.
     At most `remote_concurrency` transfers run at once, `per_host` of them to one host.
-    `decoders`: processes that decode, None for one to two cores and at least two. One image may take `decode_timeout_s` of processor time
+    `decoders`: processes that decode; None: one for two cores, and at least two. One image may take `decode_timeout_s` of processor time
     and `decode_memory_bytes` of memory beside its pixels; one that wants more, or crashes its decoder, is refused and costs no other.
     `decode_on`: `host`, or a device of torch (`cuda:0`) that decodes plain JPEGs, and the decoders everything else.
     After `host_failures` failures in a row a host is left alone for `host_pause_s`, so that its neighbours need not wait.
@@ -51,3 +51,9 @@ class ImagePolicy:
     decode_timeout_s: float = 10.0
     decode_memory_bytes: int = 2 * 1024**3
     decode_on: str = "host"
+
+    def __post_init__(self) -> None:
+        if self.decoders is not None and self.decoders < 1:
+            raise ValueError("decoders must be at least 1")
+        if min(self.decode_timeout_s, self.decode_memory_bytes) <= 0:
+            raise ValueError("decode_timeout_s and decode_memory_bytes must be more than 0")

@@ -87,6 +87,12 @@ def test_a_refusal_comes_back_with_its_reason(real: Decoders) -> None:
     assert caught.value.reason is Reason.IMAGE_EMPTY
 
 
+def test_bytes_may_be_more_than_the_pixels_that_are_allowed() -> None:
+    with Decoders(1, replace(LIMITS, max_pixels=10)) as started, pytest.raises(RejectedError) as caught:
+        started.decode(GOOD)
+    assert caught.value.reason is Reason.IMAGE_TOO_MANY_PIXELS
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [

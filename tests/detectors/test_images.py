@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -154,6 +155,12 @@ async def test_of_a_large_photograph_no_more_is_decoded_than_a_model_sees(tmp_pa
         outcomes = await loader.load(requests)
     seen = [(image.width, image.height, image.pixels.shape) for image in outcomes if isinstance(image, Image)]
     assert seen == [(600, 800, (200, 150, 3)), (100, 200, (200, 100, 3))]
+
+
+@pytest.mark.parametrize("wrong", [{"decoders": 0}, {"decode_timeout_s": 0.0}, {"decode_memory_bytes": -1}])
+def test_a_policy_under_which_nothing_could_be_decoded_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ImagePolicy(**wrong)
 
 
 async def test_an_image_knows_the_hash_of_its_bytes(tmp_path: Path) -> None:
