@@ -38,7 +38,7 @@ _SEQUENTIAL_FRAMES = {0xC0, 0xC1}
 
 # More scans than any encoder writes; each costs a pass over all pixels (libjpeg-turbo's own limit when it fuzzes).
 _MAX_JPEG_SCANS = 500
-# The reductions for which libjpeg-turbo has vector code; what lies between is slower than decoding whole.
+# The reductions for which libjpeg-turbo has vector code; most of what lies between takes longer than decoding whole.
 _REDUCTIONS = (8, 4, 2)
 # So many pixels are left for one of the canvas, along a side: fewer would blur what a whole picture shows the model.
 _SPARE = 2
@@ -77,7 +77,7 @@ def decode_for(
 ) -> Decoded:
     """Decode an image for models whose largest input is `canvas`, (width, height); otherwise like `decode`, and raises the same.
 
-    A JPEG far larger than that is decoded reduced, to a half, a quarter or an eighth, which saves most of the time and memory. What is left
+    A JPEG far larger than that is decoded reduced, to a half, a quarter or an eighth, which saves time and most of the memory. What is left
     is at least `_SPARE` times what the canvas shows of it. `max_pixels` is for the frame all the same.
     `buffer`: where pixels may be put that are decoded without a further step, at least three bytes for each of `max_pixels`.
     """
