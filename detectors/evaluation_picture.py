@@ -39,15 +39,19 @@ def draw_curves(evaluation: Evaluation, title: str, path: Path) -> None:
         raise ConfigurationError(f"cannot write the picture {path}: {error}") from error
 
 
-def _figure() -> Any:
-    """A figure of its own, drawn without a display and without pyplot's global state."""
+def import_matplotlib() -> tuple[Any, Any]:
+    """Matplotlib's modules of figures and of the Agg renderer. Raises ConfigurationError without the extra."""
     try:
-        backend = importlib.import_module("matplotlib.backends.backend_agg")
-        figures = importlib.import_module("matplotlib.figure")
+        return importlib.import_module("matplotlib.figure"), importlib.import_module("matplotlib.backends.backend_agg")
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"a picture needs {error.name}, which is not installed: pip install 'sightstream[evaluate]'"
         ) from error
+
+
+def _figure() -> Any:
+    """A figure of its own, drawn without a display and without pyplot's global state."""
+    figures, renderer = import_matplotlib()
     figure = figures.Figure(figsize=(7, 5), dpi=120, layout="constrained")
-    backend.FigureCanvasAgg(figure)
+    renderer.FigureCanvasAgg(figure)
     return figure

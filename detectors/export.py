@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detectors.base import Image
 from detectors.choice import is_installed
 from detectors.export_checkpoint import export_checkpoint
@@ -51,9 +54,9 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Samples:
-    """`calibration`: images to quantise by; `compared`: those to compare on, by name."""
+    """`canvases`: uint8 (height, width, 3) each, to quantise by; `compared`: images to compare on, by name."""
 
-    calibration: tuple[Path, ...]
+    canvases: list[NDArray[np.uint8]]
     compared: Mapping[str, Image]
     notes: tuple[str, ...]
 
@@ -75,10 +78,11 @@ def export_model(request: ExportRequest, policy: ImagePolicy) -> Exported:
     """
     _check(request)
     place = request.place
-    samples = _choose_samples(request, policy)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=place.parent) as scratch:
         made = Path(scratch) / place.name
-        _convert(request, made, samples, policy)
+        network = _as_network(request.source, Path(scratch))
+        samples = _choose_samples(request, network, policy)
+        _convert(request, network, made, samples.canvases)
         comparison = _compare(request.source, made, request.precision, samples.compared)
         report = _report(request.source, made, comparison, samples.notes)
         write_parity_report(made, report)
@@ -107,42 +111,51 @@ def _check(request: ExportRequest) -> None:
     read_model(ModelSpec(path=str(source)))
 
 
-def _choose_samples(request: ExportRequest, policy: ImagePolicy) -> _Samples:
-    if request.calibration is None:
-        return _Samples((), draw_golden_images(), ("compared on drawn images",))
+def _as_network(source: Path, scratch: Path) -> Path:
+    """The source as ONNX or IR, which all the rest starts from."""
+    return export_checkpoint(source, scratch) if source.suffix.lower() == ".pt" else source
+
+
+def _choose_samples(request: ExportRequest, network: Path, policy: ImagePolicy) -> _Samples:
+    if request.precision != "int8" or request.calibration is None:
+        return _Samples([], draw_golden_images(), ("compared on drawn images",))
     paths = find_images(request.calibration, _CALIBRATED + _COMPARED)
-    held_out = paths[::_HELD_OUT][:_COMPARED]
-    rest = tuple(path for path in paths if path not in set(held_out))
-    note = f"calibrated on {len(rest)} images of {request.calibration.name}, compared on others"
-    if len(paths) < _HELD_OUT:
-        rest, held_out = tuple(paths), paths
-        note = f"calibrated and compared on the same {len(paths)} images: too few to say how it does on others"
-    loaded = load_files(held_out, policy, lambda image: image)
-    notes = (note, *(f"not read: {path} ({why})" for path, why in loaded.missing.items()))
-    return _Samples(rest, {str(path): image for path, image in loaded.kept.items()}, notes)
+    held_out = paths[::_HELD_OUT] if len(paths) >= _HELD_OUT else []
+    ir = importlib.import_module("detectors.export_openvino")
+    head = ir.read_canvas(network)
+    canvases: list[NDArray[np.uint8]] = []
+    compared: dict[str, Image] = {}
+
+    def keep(path: Path, image: Image) -> None:
+        if path not in held_out:
+            canvases.append(ir.letterbox(image, head))
+        if path in held_out or not held_out:
+            compared[str(path)] = image
+
+    missing = load_files(paths, policy, keep).missing
+    if not canvases:
+        raise ConfigurationError(f"no image of {request.calibration} can be read")
+    note = f"calibrated on {len(canvases)} images of {request.calibration.name}, compared on {len(compared)} others"
+    if not held_out:
+        note = f"calibrated and compared on the same {len(compared)} images: too few to say how it does on others"
+    return _Samples(canvases, compared, (note, *(f"not read: {path} ({why})" for path, why in missing.items())))
 
 
-def _convert(request: ExportRequest, made: Path, samples: _Samples, policy: ImagePolicy) -> None:
+def _convert(request: ExportRequest, network: Path, made: Path, canvases: list[NDArray[np.uint8]]) -> None:
     # Each library is imported where it is used: the other ways do not need it.
-    source = request.source
-    if source.suffix.lower() == ".pt":
-        source = export_checkpoint(source, made.parent)
+    half = request.precision == "f16"
     if request.target == "tensorrt":
-        importlib.import_module("detectors.tensorrt").write_engine(source, made, half=request.precision == "f16")
+        importlib.import_module("detectors.tensorrt").write_engine(network, made, half=half)
     elif request.target == "openvino":
         ir = importlib.import_module("detectors.export_openvino")
         if request.precision == "int8":
-            head = ir.read_canvas(source)
-            loaded = load_files(samples.calibration, policy, lambda image: ir.letterbox(image, head))
-            if not loaded.kept:
-                raise ConfigurationError(f"no image of {request.calibration} can be read")
-            ir.write_int8(source, made, list(loaded.kept.values()))
+            ir.write_int8(network, made, canvases)
         else:
-            ir.write_ir(source, made, half=request.precision == "f16")
-    elif request.precision == "f16":
-        write_half(source, made)
-    else:
-        source.replace(made)
+            ir.write_ir(network, made, half=half)
+    elif half:
+        write_half(network, made)
+    elif network != made:
+        network.replace(made)
 
 
 def _compare(source: Path, made: Path, precision: str, images: Mapping[str, Image]) -> Comparison:

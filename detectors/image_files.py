@@ -36,13 +36,13 @@ def find_images(directory: Path, at_most: int) -> list[Path]:
     return [found[int(place * step)] for place in range(min(len(found), at_most))]
 
 
-def load_files(paths: Sequence[Path], policy: ImagePolicy, keep: Callable[[Image], Kept]) -> Loaded[Kept]:
+def load_files(paths: Sequence[Path], policy: ImagePolicy, keep: Callable[[Path, Image], Kept]) -> Loaded[Kept]:
     """Load files, wherever they lie, and `keep` something of each: full pixels of many images would fill the memory."""
     policy = replace(policy, roots=tuple({path.resolve().parent for path in paths}))
     return asyncio.run(_load(paths, policy, keep))
 
 
-async def _load(paths: Sequence[Path], policy: ImagePolicy, keep: Callable[[Image], Kept]) -> Loaded[Kept]:
+async def _load(paths: Sequence[Path], policy: ImagePolicy, keep: Callable[[Path, Image], Kept]) -> Loaded[Kept]:
     loaded: Loaded[Kept] = Loaded({}, {})
     async with ImageLoader(policy) as loader:
         for start in range(0, len(paths), _AT_ONCE):
@@ -52,5 +52,5 @@ async def _load(paths: Sequence[Path], policy: ImagePolicy, keep: Callable[[Imag
                 if isinstance(outcome, RejectedError | BusyError):
                     loaded.missing[path] = outcome.reason.value
                 else:
-                    loaded.kept[path] = keep(outcome)
+                    loaded.kept[path] = keep(path, outcome)
     return loaded

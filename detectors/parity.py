@@ -12,6 +12,8 @@ from detectors.boxes import Found
 
 # Below this two boxes of a class are not one object seen twice: half of either is elsewhere.
 _PAIR_IOU = 0.5
+# A share of fewer boxes than this says nothing.
+_FEWEST_FOR_A_SHARE = 20
 # Suppression looks at boxes before they are clipped to the frame, so its overlaps and those of what it leaves differ.
 _CLIPPING_SLACK = 0.1
 
@@ -25,7 +27,7 @@ class Tolerance:
     """How far boxes may be from the reference's.
 
     `iou`: the least overlap of a pair; `score`: the most that its scores differ. `share`: the share of the boxes compared that may be
-    beyond either, or be without a partner; 0 allows none.
+    beyond either, or be without a partner; 0 allows none, and more needs at least 20 boxes to be compared.
     """
 
     iou: float
@@ -67,8 +69,9 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Nothing to compare does not hold: it would be true of any two models."""
-        return self.compared > 0 and len(self.defects) <= self.tolerance.share * self.compared
+        """Too few boxes to compare do not hold: that would be true of any two models."""
+        enough = _FEWEST_FOR_A_SHARE if self.tolerance.share else 1
+        return self.compared >= enough and len(self.defects) <= self.tolerance.share * self.compared
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """`sightstream evaluate`: a model against ground truth, by the engine that serves it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,9 @@ import click
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from detectors.base import ModelInfo
+    from detectors.base import Detector, ModelInfo
     from detectors.evaluation import Evaluation
     from detectors.evaluation_run import Predictions
-    from detectors.evaluation_truth import GroundTruth
 
 _SHOWN = 20
 
@@ -62,13 +61,22 @@ def command(context: click.Context, /, json_path: Path | None, picture: Path | N
         {f"model.{name}": given[name] for name in ("device", "precision", "backend")}
         | {"model.path": given["model"] and str(given["model"])}
     )
+    _check_places(json_path, picture)
     from detectors.evaluation import evaluate
     from detectors.evaluation_truth import match_classes, read_truth
+    from detectors.registry import open_detector
+    from infra.wiring import ENGINE
 
     annotations, directory = given["data"]
     truth = read_truth(annotations)
-    model, predictions = _predict(settings, truth, directory, given)
-    classes = match_classes(model.labels, truth.categories)
+    detector = open_detector(settings.model, settings.state_dir / ENGINE)
+    try:
+        model = detector.model
+        classes = match_classes(model.labels, truth.categories)
+        files = {image_id: directory / name for image_id, name in truth.files.items()}
+        predictions = _predict(settings, detector, files, given)
+    finally:
+        detector.close()
     evaluation = evaluate(truth, predictions.image_ids, predictions.boxes, classes, given["at"])
     _say_what_to_know(classes.warnings, predictions)
     click.echo(_table(evaluation))
@@ -83,26 +91,30 @@ def command(context: click.Context, /, json_path: Path | None, picture: Path | N
         context.exit(1)
 
 
+def _check_places(json_path: Path | None, picture: Path | None) -> None:
+    """What would fail after minutes of work fails now."""
+    for path in filter(None, (json_path, picture)):
+        if not path.absolute().parent.is_dir():
+            raise click.UsageError(f"there is no directory {path.absolute().parent}")
+    if picture is not None:
+        from detectors.evaluation_picture import import_matplotlib
+
+        import_matplotlib()
+
+
 def _predict(
-    settings: Settings, truth: "GroundTruth", directory: Path, given: dict[str, Any]
-) -> tuple["ModelInfo", "Predictions"]:
+    settings: Settings, detector: "Detector", files: Mapping[int, Path], given: dict[str, Any]
+) -> "Predictions":
     import sys
 
     from tqdm import tqdm
 
     from detectors.evaluation_run import predict
-    from detectors.registry import open_detector
-    from infra.wiring import ENGINE
     from schemas.records import DetectParameters
 
     wanted = DetectParameters(confidence=given["confidence"], iou=given["iou"], max_detections=given["max_det"])
-    files = {image_id: directory / name for image_id, name in truth.files.items()}
-    detector = open_detector(settings.model, settings.state_dir / ENGINE)
-    try:
-        with tqdm(total=len(files), unit="img", desc="evaluating", file=sys.stderr, disable=None, leave=False) as bar:
-            return detector.model, predict(detector, files, settings.images, wanted, bar.update)
-    finally:
-        detector.close()
+    with tqdm(total=len(files), unit="img", desc="evaluating", file=sys.stderr, disable=None, leave=False) as bar:
+        return predict(detector, files, settings.images, wanted, bar.update)
 
 
 def _say_what_to_know(warnings: Sequence[str], predictions: "Predictions") -> None:

@@ -115,7 +115,7 @@ def parity(context: click.Context, /, models: Sequence[Path], as_json: bool, **g
 def _load(directory: Path, at_most: int, settings: Settings) -> "dict[str, Image]":
     from detectors.image_files import find_images, load_files
 
-    loaded = load_files(find_images(directory, at_most), settings.images, lambda image: image)
+    loaded = load_files(find_images(directory, at_most), settings.images, lambda _, image: image)
     for path, reason in loaded.missing.items():
         click.echo(f"not read: {path} ({reason})", err=True)
     return {str(path): image for path, image in loaded.kept.items()}
@@ -150,8 +150,8 @@ def _as_json(comparisons: "Sequence[Comparison]") -> str:
 
 def _name_defects(comparisons: "Sequence[Comparison]") -> None:
     for comparison in comparisons:
-        if not comparison.compared:
-            click.echo(f"{comparison.subject}: no boxes to compare", err=True)
+        if not comparison.holds and len(comparison.defects) <= comparison.tolerance.share * comparison.compared:
+            click.echo(f"{comparison.subject}: {comparison.compared} boxes are too few to compare by", err=True)
         for defect in comparison.defects[:_SHOWN]:
             box = " ".join(f"{corner:.1f}" for corner in defect.xyxy)
             drift = f", IoU {defect.iou:.4f}, score off by {defect.score_drift:.4f}" if defect.kind == "drifted" else ""

@@ -1,8 +1,8 @@
-"""Real photographs through a real model: both backends find what Ultralytics itself finds, and score as it does."""
+"""Real photographs through a real model: every backend finds what Ultralytics itself finds, and scores as it does."""
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,17 @@ import pytest
 from numpy.typing import NDArray
 
 from detectors.base import Boxes, Image
+from detectors.boxes import Found, join
+from detectors.choice import is_installed
 from detectors.decode import decode
+from detectors.evaluation import evaluate
+from detectors.evaluation_truth import GroundTruth, match_classes, read_truth
+from detectors.export import ExportRequest, export_model
+from detectors.openvino import precisions
+from detectors.policy import ImagePolicy
 from detectors.registry import open_detector
 from detectors.spec import ModelSpec
 from schemas.records import DetectParameters
-from tests.support.coco import load_truth, mean_average_precision
 from tests.support.data import shared_dir
 from tests.support.models import coco_checkpoint, yolo_onnx
 
@@ -22,7 +28,7 @@ __all__ = ["yolo_onnx"]
 
 pytestmark = [
     pytest.mark.model,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(coco_checkpoint() is None, reason="no model: the shared data is not here"),
 ]
 
@@ -35,18 +41,26 @@ from detectors.ultralytics import import_confined
 model = import_confined().YOLO(sys.argv[1])
 found = {}
 for path in sys.argv[3:]:
-    result = model.predict(cv2.imread(path), conf=0.25, iou=0.7, max_det=300, imgsz=640, verbose=False, device="cpu")[0]
+    result = model.predict(cv2.imread(path), conf=0.001, iou=0.7, max_det=300, imgsz=640, verbose=False, device="cpu")[0]
     found[Path(path).stem] = result.boxes.data.numpy()
 np.savez(sys.argv[2], **found)
 """
+EVERYTHING = DetectParameters(confidence=0.001, iou=0.7, max_detections=300)
 COMPARED = 12
+
+Score = Callable[[ModelSpec | Boxes], float]
 
 
 @pytest.fixture(scope="module")
-def photographs() -> list[Path]:
-    shared = shared_dir()
-    assert shared is not None
-    return sorted((shared / "datasets" / "coco-val-80" / "images").glob("*.jpg"))
+def shared() -> Path:
+    directory = shared_dir()
+    assert directory is not None
+    return directory / "datasets"
+
+
+@pytest.fixture(scope="module")
+def photographs(shared: Path) -> list[Path]:
+    return sorted((shared / "coco-val-80" / "images").glob("*.jpg"))
 
 
 @pytest.fixture(scope="module")
@@ -55,27 +69,60 @@ def images(photographs: list[Path]) -> list[Image]:
 
 
 @pytest.fixture(scope="module")
+def truth(shared: Path) -> GroundTruth:
+    return read_truth(shared / "coco-val-80" / "annotations.json")
+
+
+@pytest.fixture(scope="module")
 def reference(photographs: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.float32]]:
     """What Ultralytics predicts, in a process of its own."""
     out = tmp_path_factory.mktemp("reference") / "boxes.npz"
-    command = [sys.executable, "-c", _PREDICT, str(coco_checkpoint()), str(out), *map(str, photographs[:COMPARED])]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=170)
+    command = [sys.executable, "-c", _PREDICT, str(coco_checkpoint()), str(out), *map(str, photographs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr
     with np.load(out) as found:
-        return [found[path.stem] for path in photographs[:COMPARED]]
+        return [found[path.stem] for path in photographs]
+
+
+@pytest.fixture(scope="module")
+def score(images: list[Image], photographs: list[Path], truth: GroundTruth) -> Score:
+    """mAP50-95 of a model, or of boxes, on the photographs."""
+    classes = match_classes(tuple(truth.categories[number] for number in sorted(truth.categories)), truth.categories)
+
+    def measure(subject: ModelSpec | Boxes) -> float:
+        boxes = subject if isinstance(subject, Boxes) else detect_all(subject, images)
+        figures = evaluate(truth, [int(path.stem) for path in photographs], boxes, classes)
+        print(f"mAP50-95 {figures.map50_95:.4f}, mAP50 {figures.map50:.4f}")
+        return figures.map50_95
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def predicted(reference: list[NDArray[np.float32]], score: Score) -> float:
+    """mAP50-95 of Ultralytics' own predict."""
+    return score(join([Found(rows[:, :4], rows[:, 4], rows[:, 5].astype(np.int32)) for rows in reference]))
+
+
+def detect_all(spec: ModelSpec, images: list[Image]) -> Boxes:
+    detector = open_detector(spec)
+    boxes = detector.detect(images, [EVERYTHING] * len(images))
+    detector.close()
+    return boxes
 
 
 @pytest.fixture(scope="module", params=["openvino", "ultralytics"])
 def found(request: pytest.FixtureRequest, images: list[Image]) -> Iterator[Boxes]:
     path = request.getfixturevalue("yolo_onnx") if request.param == "openvino" else coco_checkpoint()
     detector = open_detector(ModelSpec(path=str(path), precision="f32"))
-    yield detector.detect(images[:COMPARED], [DetectParameters()] * COMPARED)
+    yield detector.detect(images[:COMPARED], [DetectParameters(confidence=0.25)] * COMPARED)
     detector.close()
 
 
 def test_a_backend_finds_what_ultralytics_finds(found: Boxes, reference: list[NDArray[np.float32]]) -> None:
-    assert sum(len(rows) for rows in reference) > 50
-    for index, expected in enumerate(reference):
+    good = [rows[rows[:, 4] > 0.25] for rows in reference[:COMPARED]]
+    assert sum(len(rows) for rows in good) > 50
+    for index, expected in enumerate(good):
         rows = slice(int(found.offsets[index]), int(found.offsets[index + 1]))
         assert found.class_ids[rows].tolist() == expected[:, 5].astype(int).tolist()
         np.testing.assert_allclose(found.scores[rows], expected[:, 4], atol=2e-3)
@@ -91,16 +138,35 @@ def paired_iou(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray
     return iou
 
 
-def test_mean_average_precision_is_that_of_the_model(
-    yolo_onnx: Path, images: list[Image], photographs: list[Path]
+def test_predict_itself_has_the_precision_that_the_model_is_documented_at(predicted: float) -> None:
+    """mAP50-95 0.386, by Ultralytics' own validation."""
+    assert predicted == pytest.approx(0.386, abs=0.005)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_f32_scores_as_predict_does(backend: str, yolo_onnx: Path, score: Score, predicted: float) -> None:
+    assert is_installed(backend)
+    assert score(ModelSpec(path=str(yolo_onnx), backend=backend, precision="f32")) == pytest.approx(
+        predicted, abs=0.003
+    )
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_half_precision_loses_nothing(precision: str, yolo_onnx: Path, score: Score, predicted: float) -> None:
+    spec = ModelSpec(path=str(yolo_onnx), backend="openvino", precision=precision)
+    if precision not in precisions(spec):
+        pytest.skip(f"the device does not compute in {precision}, or not fast")
+    assert score(spec) > predicted - 0.003
+
+
+def test_int8_loses_little_though_it_was_calibrated_on_quite_other_pictures(
+    shared: Path, yolo_onnx: Path, score: Score, predicted: float, tmp_path: Path
 ) -> None:
-    """The model is documented at mAP50-95 0.386 and mAP50 0.538 on these photographs, by Ultralytics' validation."""
-    shared = shared_dir()
-    assert shared is not None
-    detector = open_detector(ModelSpec(path=str(yolo_onnx), precision="f32", confidence=0.001))
-    boxes = detector.detect(images, [DetectParameters()] * len(images))
-    truth = load_truth(shared / "datasets" / "coco-val-80" / "annotations.json")
-    strict, loose = mean_average_precision(truth, [int(path.stem) for path in photographs], boxes)
-    print(f"mAP50-95 {strict:.4f}, mAP50 {loose:.4f}")
-    assert strict == pytest.approx(0.386, abs=0.02)
-    assert loose == pytest.approx(0.538, abs=0.025)
+    """Pictures of codes: none of the photographs that are scored, and none that is like them."""
+    others = sorted((shared / "codes-real" / "images").iterdir())[::12]
+    for path in others:
+        (tmp_path / path.name).symlink_to(path)
+    out = tmp_path / "yolo.int8.xml"
+    request = ExportRequest(source=yolo_onnx, target="openvino", precision="int8", calibration=tmp_path, out=out)
+    export_model(request, ImagePolicy())
+    assert score(ModelSpec(path=str(out), precision="int8")) > predicted - 0.015

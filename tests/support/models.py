@@ -1,10 +1,6 @@
 """Models for tests: YOLOv8n where the shared data is, and a tiny network of the same interface anywhere."""
 
 import fcntl
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +9,10 @@ import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from detectors.export_checkpoint import export_checkpoint
 from tests.support.data import shared_dir
 
 LABELS = ("person", "bicycle", "car", "dog")
-_EXPORT = """
-import sys
-from detectors.ultralytics import import_confined
-import_confined().YOLO(sys.argv[1]).export(format="onnx", dynamic=True, device="cpu")
-"""
 
 
 def coco_checkpoint() -> Path | None:
@@ -44,20 +36,18 @@ def yolo_onnx(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFact
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
             checkpoint = coco_checkpoint()
-            fresh = write_tiny_yolo(directory / "tiny.onnx") if checkpoint is None else export(checkpoint, directory)
+            fresh = (
+                write_tiny_yolo(directory / "tiny.onnx")
+                if checkpoint is None
+                else export_checkpoint(checkpoint, directory)
+            )
             fresh.replace(made)
     return made
 
 
 def export(checkpoint: Path, directory: Path) -> Path:
-    """Export a checkpoint to ONNX in `directory`, in a process of its own: this one stays free of torch."""
-    copy = Path(shutil.copy(checkpoint, directory / "export.pt"))
-    command = [sys.executable, "-c", _EXPORT, str(copy)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "YOLO_CONFIG_DIR": str(directory)}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return copy.with_suffix(".onnx")
+    """Export a checkpoint to ONNX in `directory`, as `sightstream models export` does; this process stays free of torch."""
+    return export_checkpoint(checkpoint, directory)
 
 
 def write_tiny_yolo(

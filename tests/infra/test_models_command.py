@@ -1,0 +1,202 @@
+"""`sightstream models` and `sightstream evaluate`, as they are called: tables, files, exit codes."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import numpy_helper
+
+from infra.cli import group
+from tests.support.images import encode, photograph
+from tests.support.models import LABELS, write_tiny_yolo
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    return write_tiny_yolo(tmp_path / "tiny.onnx")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    directory = tmp_path / "pictures"
+    directory.mkdir()
+    for number in range(3):
+        (directory / f"{number}.png").write_bytes(encode(photograph(number, 160, 128), "PNG"))
+    return directory
+
+
+@pytest.fixture
+def data(tmp_path: Path, pictures: Path) -> tuple[str, str]:
+    """Ground truth of the pictures."""
+    path = tmp_path / "truth.json"
+    write_truth(path, [f"{number}.png" for number in range(3)])
+    return str(path), str(pictures)
+
+
+def write_truth(path: Path, names: list[str], labels: tuple[str, ...] = LABELS) -> None:
+    truth = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
+        "categories": [{"id": 10 + number, "name": label} for number, label in enumerate(labels)],
+        "annotations": [
+            {"image_id": number, "category_id": 10 + number % 4, "bbox": [10, 10, 90, 90]}
+            for number in range(len(names))
+        ],
+    }
+    path.write_text(json.dumps(truth))
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(group, list(map(str, arguments)))
+
+
+def spoil(source: Path, out: Path, factor: float = -1) -> Path:
+    """The model with other weights."""
+    model = onnx.load(source)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name == "weights")
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(factor), "weights"))
+    onnx.save(model, out)
+    return out
+
+
+def test_export_writes_model_and_report_and_prints_the_table(tiny: Path) -> None:
+    result = run("models", "export", tiny, "--to", "openvino")
+    assert result.exit_code == 0, result.output
+    assert "worst IoU" in result.stdout
+    assert "yes" in result.stdout
+    assert str(tiny.with_suffix(".xml")) in result.stdout
+    assert json.loads(tiny.with_name("tiny.xml.parity.json").read_text())["holds"] is True
+    again = run("models", "export", tiny, "--to", "openvino")
+    assert again.exit_code == 2
+    assert again.stderr == f"sightstream: {tiny.with_suffix('.xml')} is there already; --force replaces it\n"
+    assert run("models", "export", tiny, "--to", "openvino", "--force").exit_code == 0
+
+
+def test_an_export_that_does_not_hold_is_exit_code_1_and_kept(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from detectors import export_openvino
+
+    other = spoil(tiny, tiny.with_name("other.onnx"))
+    write = export_openvino.write_ir
+    monkeypatch.setattr(export_openvino, "write_ir", lambda _, out, half: write(other, out, half=half))
+    result = run("models", "export", tiny, "--to", "openvino")
+    assert result.exit_code == 1
+    assert "NO" in result.stdout
+    assert "golden-" in result.stderr
+    assert tiny.with_suffix(".xml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--to", "openvino", "--int8"], "--calibration DIR"),
+        (["--to", "openvino", "--half", "--int8"], "exclude each other"),
+        (["--to", "openvino", "--out", "x.onnx"], "should end in .xml"),
+        (["--to", "teapot"], "teapot"),
+    ],
+)
+def test_what_export_cannot_do_is_exit_code_2(tiny: Path, options: list[str], message: str) -> None:
+    result = run("models", "export", tiny, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_parity_holds_for_every_backend_and_says_how_many_boxes(tiny: Path, pictures: Path) -> None:
+    result = run("models", "parity", tiny, "--images", pictures, "--json")
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["holds"] is True
+    assert len(said["comparisons"]) >= 3
+    assert all(comparison["images"] == 14 and comparison["compared"] > 10 for comparison in said["comparisons"])
+
+
+def test_parity_that_fails_names_image_box_and_backend(tiny: Path) -> None:
+    other = spoil(tiny, tiny.with_name("other.onnx"))
+    result = run("models", "parity", tiny, other, "--backend", "openvino")
+    assert result.exit_code == 1
+    assert "NO" in result.stdout
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("other.onnx on openvino")
+    assert "golden-" in first
+    assert "class" in first
+
+
+def test_parity_by_a_tolerance_of_one_s_own(tiny: Path) -> None:
+    other = spoil(tiny, tiny.with_name("other.onnx"), 1.02)
+    arguments = ("models", "parity", tiny, other, "--backend", "openvino")
+    assert run(*arguments).exit_code == 1
+    assert run(*arguments, "--tolerance", 0.5, 0.3, 0).exit_code == 0
+
+
+def test_parity_refuses_what_is_no_model(tmp_path: Path) -> None:
+    result = run("models", "parity", tmp_path / "missing.onnx")
+    assert result.exit_code == 2
+    assert "cannot read the model" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_evaluate_prints_a_table_and_writes_json_and_picture(tiny: Path, data: tuple[str, str], tmp_path: Path) -> None:
+    figures, picture = tmp_path / "figures.json", tmp_path / "curves.png"
+    result = run("evaluate", "--model", tiny, "--data", *data, "--json", figures, "--picture", picture, "--at", 0.5)
+    assert result.exit_code == 0, result.output
+    assert "all classes" in result.stdout
+    assert "calibration error" in result.stdout
+    said = json.loads(figures.read_text())
+    assert (said["images"], said["objects"], said["confidence"], said["missing"]) == (3, 3, 0.5, {})
+    assert said["model"]["digest"].startswith("sha256:")
+    assert [entry["label"] for entry in said["classes"]] == list(LABELS)
+    assert len(said["classes"][0]["curve"]) == 101
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_evaluate_counts_and_names_images_that_are_not_there(tiny: Path, data: tuple[str, str], pictures: Path) -> None:
+    (pictures / "1.png").unlink()
+    arguments = ("evaluate", "--model", tiny, "--precision", "f32", "--data", *data)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert f"not read: {pictures / '1.png'} (image_not_found)" in result.stderr
+    assert "2 images" in result.stdout
+    assert run(*arguments, "--allow-missing").exit_code == 0
+
+
+def test_evaluate_warns_where_classes_go_by_order_and_refuses_where_they_cannot(
+    tiny: Path, data: tuple[str, str], tmp_path: Path
+) -> None:
+    write_truth(tmp_path / "truth.json", ["0.png"], ("w", "x", "y", "z"))
+    result = run("evaluate", "--model", tiny, "--precision", "f32", "--data", *data)
+    assert result.exit_code == 0, result.output
+    assert "warning: no class has the name of a category" in result.stderr
+    write_truth(tmp_path / "truth.json", ["0.png"], ("w", "x", "y"))
+    refused = run("evaluate", "--model", tiny, "--precision", "f32", "--data", *data)
+    assert refused.exit_code == 2
+    assert "share no name" in refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--picture"])
+def test_evaluate_refuses_a_place_that_is_not_there_before_it_begins(
+    tiny: Path, data: tuple[str, str], tmp_path: Path, option: str
+) -> None:
+    result = run("evaluate", "--model", tiny, "--data", *data, option, tmp_path / "missing" / "file.png")
+    assert result.exit_code == 2
+    assert f"there is no directory {tmp_path / 'missing'}" in result.stderr
+
+
+@pytest.mark.parametrize(("module", "options"), [("pycocotools", []), ("matplotlib", ["--picture", "curves.png"])])
+def test_evaluate_names_the_extra_that_is_missing(
+    tiny: Path, data: tuple[str, str], monkeypatch: pytest.MonkeyPatch, module: str, options: list[str]
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    result = run("evaluate", "--model", tiny, "--data", *data, *options)
+    assert result.exit_code == 2
+    assert "pip install 'sightstream[evaluate]'" in result.stderr
+
+
+def test_evaluate_refuses_a_file_that_is_no_ground_truth(tiny: Path, pictures: Path) -> None:
+    result = run("evaluate", "--model", tiny, "--data", tiny, pictures)
+    assert result.exit_code == 2
+    assert "not in COCO's format" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
