@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, Letterbox, Thresholds, join, read_yolo
 from detectors.buckets import Batcher, Buckets
-from detectors.siblings import find_quantised, vouched_for
+from detectors.siblings import find_quantised, trace, vouched_for
 from detectors.spec import ModelFile, ModelSpec, read_model
 from detectors.yolo_onnx import Head, Signature, read_head
 from schemas.errors import ConfigurationError
@@ -52,9 +52,9 @@ def precisions(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def place(spec: ModelSpec) -> str:
-    """The library, its version and the device: what a measurement holds for."""
+    """The library, its version, the device, the sibling: what a measurement holds for."""
     provider, _ = _choose_provider(spec.device)
-    return f"onnxruntime {ort.__version__} on {provider[0]} {provider[1]} {_processor()}"
+    return f"onnxruntime {ort.__version__} on {provider[0]} {provider[1]} {_processor()}, {trace(spec, _SIBLINGS)}"
 
 
 class OnnxRuntimeDetector:

@@ -28,7 +28,7 @@ from detectors.openvino_graph import (
     read_network,
     read_signature,
 )
-from detectors.siblings import find_quantised, vouched_for
+from detectors.siblings import find_quantised, trace, vouched_for
 from detectors.spec import ModelFile, ModelSpec, read_model
 from detectors.yolo_onnx import read_head
 from schemas.errors import ConfigurationError
@@ -69,9 +69,10 @@ def precisions(spec: ModelSpec) -> tuple[str, ...]:
 
 
 def place(spec: ModelSpec) -> str:
-    """The library, its version and the device's full name: what a measurement holds for."""
+    """The library, its version, the device's full name, the sibling: what a measurement holds for."""
     core = ov.Core()
-    return f"openvino {ov.__version__} on {core.get_property(choose_device(core, spec.device)[0], 'FULL_DEVICE_NAME')}"
+    device = core.get_property(choose_device(core, spec.device)[0], "FULL_DEVICE_NAME")
+    return f"openvino {ov.__version__} on {device}, {trace(spec, _SIBLINGS)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

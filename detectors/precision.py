@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from detectors.base import Boxes, Detector, Image
 from detectors.parity import Asked, Tolerance, compare
 from detectors.spec import ModelSpec, read_model
+from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Backend(Protocol):
         """What there is to choose from, the one that the others are held against first."""
 
     def place(self, spec: ModelSpec) -> str:
-        """Library, version and device: what a measurement holds for."""
+        """Library, version, device, and what else decides on the offer: all that a measurement holds for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,20 @@ def open_fastest(
 ) -> Detector:
     """Load `spec` in the precision that an earlier start chose for it here, else in the one that is measured fastest now.
 
-    The choice is kept in `cache_dir`; a file there that is not readable is as none. Raises what loading raises.
+    The choice is kept in `cache_dir`; a file there that is not readable is as none. Raises what loading the first precision raises.
     """
-    offered = backend.precisions(spec)
-    if len(offered) == 1:
-        return backend.load(replace(spec, precision=offered[0]))
-    kept = cache_dir and cache_dir / f"precision-{_fingerprint(spec, backend.place(spec), offered)}.json"
-    known = _recall(kept, offered) if kept else None
-    if known:
-        log.info("precision auto: %s, as measured at an earlier start", known)
-        return backend.load(replace(spec, precision=known))
-    detectors = {name: backend.load(replace(spec, precision=name)) for name in offered}
+    kept = cache_dir and cache_dir / f"precision-{_fingerprint(spec, backend.place(spec))}.json"
+    if kept and (known := _recall(kept)):
+        try:
+            detector = backend.load(replace(spec, precision=known))
+        except ConfigurationError as error:
+            log.warning("precision auto: %s was chosen at an earlier start, but is no more: %s", known, error)
+        else:
+            log.info("precision auto: %s, as measured at an earlier start", known)
+            return detector
+    detectors = _load_all(spec, backend)
+    if len(detectors) == 1:
+        return next(iter(detectors.values()))
     trials = _try(detectors, now)
     chosen = choose(trials)
     for name, detector in detectors.items():
@@ -89,6 +93,18 @@ def choose(trials: Sequence[Trial]) -> str:
     holding = [trial for trial in trials if trial.holds]
     best = max(holding, key=lambda trial: trial.images_per_s, default=trials[0])
     return best.precision if best.images_per_s >= _WORTHWHILE * trials[0].images_per_s else trials[0].precision
+
+
+def _load_all(spec: ModelSpec, backend: Backend) -> dict[str, Detector]:
+    """A detector of each precision on offer; only the first one has to load."""
+    first, *others = backend.precisions(spec)
+    detectors = {first: backend.load(replace(spec, precision=first))}
+    for name in others:
+        try:
+            detectors[name] = backend.load(replace(spec, precision=name))
+        except ConfigurationError as error:
+            log.warning("precision auto: %s is left out: %s", name, error)
+    return detectors
 
 
 def _try(detectors: dict[str, Detector], now: Callable[[], float]) -> list[Trial]:
@@ -142,17 +158,17 @@ def draw(seed: int) -> NDArray[np.uint8]:
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
-def _fingerprint(spec: ModelSpec, place: str, offered: tuple[str, ...]) -> str:
-    said = (read_model(spec).digest, place, offered, spec.image_size)
+def _fingerprint(spec: ModelSpec, place: str) -> str:
+    said = (read_model(spec).digest, spec.digest is None, place, spec.image_size)
     return hashlib.blake2b(repr(said).encode(), digest_size=12).hexdigest()
 
 
-def _recall(path: Path, offered: tuple[str, ...]) -> str | None:
+def _recall(path: Path) -> str | None:
     try:
         chosen = json.loads(path.read_text("utf-8"))["chosen"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return chosen if chosen in offered else None
+    return chosen if isinstance(chosen, str) else None
 
 
 def _keep(path: Path, chosen: str, trials: Sequence[Trial]) -> None:

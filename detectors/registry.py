@@ -35,9 +35,11 @@ def _open_devices(spec: ModelSpec, cache_dir: Path | None) -> Detector:
     if len(devices) == 1:
         return _open_one(spec, cache_dir)
     with ExitStack() as opened:
-        detectors = []
+        detectors: list[Detector] = []
         for device in devices:
-            detectors.append(_open_one(replace(spec, device=device), cache_dir))
+            # What the first device measured is what all run: results must not depend on where an image came to.
+            precision = detectors[0].model.precision if detectors else spec.precision
+            detectors.append(_open_one(replace(spec, device=device, precision=precision), cache_dir))
             opened.callback(detectors[-1].close)
         fleet: Detector = importlib.import_module("detectors.fleet").join_devices(detectors)
         opened.pop_all()

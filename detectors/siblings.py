@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from detectors.parity_report import read_parity_report
+from detectors.parity_report import read_parity_report, report_path
 from detectors.spec import ModelFile, ModelSpec, read_model
 from schemas.errors import ConfigurationError
 
@@ -54,6 +54,13 @@ def vouched_for(spec: ModelSpec, file: ModelFile, suffixes: tuple[str, ...]) -> 
         return True
     log.info("%s is left alone: %s", sibling, why)
     return False
+
+
+def trace(spec: ModelSpec, suffixes: tuple[str, ...]) -> str:
+    """Changes when a sibling or its report comes, goes or is written anew; reads neither."""
+    sibling = _sibling(Path(spec.path), suffixes)
+    files = [] if sibling is None else [sibling, report_path(sibling)]
+    return "; ".join(f"{path.name} {path.stat().st_mtime_ns}" for path in files if path.is_file()) or "no sibling"
 
 
 def _sibling(path: Path, suffixes: tuple[str, ...]) -> Path | None:

@@ -13,6 +13,7 @@ import pytest
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.precision import Trial, choose, draw, open_fastest
 from detectors.spec import ModelSpec
+from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 
 
@@ -43,13 +44,16 @@ class Scripted:
 
 @dataclass
 class Backend:
-    """Offers three precisions and keeps count of what is loaded."""
+    """Offers three precisions, of which some are `missing` after all, and keeps count of what is loaded."""
 
     shifts: dict[str, float] = field(default_factory=lambda: {"f32": 0.0, "bf16": 0.0, "int8": 0.0})
     where: str = "here"
+    missing: set[str] = field(default_factory=set)
     loaded: list[Scripted] = field(default_factory=list)
 
     def load(self, spec: ModelSpec) -> Scripted:
+        if spec.precision in self.missing or spec.precision not in self.shifts:
+            raise ConfigurationError(f"there is no {spec.precision}")
         self.loaded.append(Scripted(spec.precision, self.shifts[spec.precision]))
         return self.loaded[-1]
 
@@ -114,11 +118,10 @@ def test_the_next_start_loads_one_precision(spec: ModelSpec, tmp_path: Path) -> 
     assert [made.precision for made in second.loaded] == [chosen]
 
 
-def test_another_place_model_or_offer_is_measured_anew(spec: ModelSpec, tmp_path: Path) -> None:
+def test_another_place_or_model_is_measured_anew(spec: ModelSpec, tmp_path: Path) -> None:
     opened(spec, Backend(), tmp_path)
-    for other in (Backend(where="there"), Backend({"f32": 0.0, "bf16": 0.0})):
-        opened(spec, other, tmp_path)
-        assert len(other.loaded) > 1
+    opened(spec, other := Backend(where="there"), tmp_path)
+    assert len(other.loaded) == 3
     Path(spec.path).write_bytes(b"another model")
     opened(spec, changed := Backend(), tmp_path)
     assert len(changed.loaded) == 3
@@ -139,6 +142,21 @@ def test_a_broken_memory_is_as_none_and_is_written_anew(spec: ModelSpec, tmp_pat
 def test_a_memory_that_cannot_be_written_costs_nothing_else(spec: ModelSpec, tmp_path: Path) -> None:
     (tmp_path / "engine").write_text("a file where a directory should be")
     assert opened(spec, Backend(), tmp_path / "engine").model.precision
+
+
+def test_a_choice_that_is_no_more_is_made_anew(spec: ModelSpec, tmp_path: Path) -> None:
+    opened(spec, Backend(), tmp_path / "engine")
+    (kept,) = (tmp_path / "engine").iterdir()
+    kept.write_text('{"chosen": "int8"}')
+    backend = Backend(missing={"int8"})
+    assert opened(spec, backend, tmp_path / "engine").model.precision != "int8"
+    assert json.loads(kept.read_text())["chosen"] != "int8"
+
+
+def test_a_precision_that_does_not_load_is_left_out_but_the_first_must(spec: ModelSpec) -> None:
+    assert opened(spec, Backend(missing={"bf16", "int8"})).model.precision == "f32"
+    with pytest.raises(ConfigurationError):
+        opened(spec, Backend(missing={"f32"}))
 
 
 def test_where_there_is_no_choice_nothing_is_measured(spec: ModelSpec, tmp_path: Path) -> None:

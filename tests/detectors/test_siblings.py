@@ -1,13 +1,14 @@
 """An 8-bit sibling is taken only where a report vouches for these very files."""
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from detectors.parity_report import ParityReport, report_path, write_parity_report
-from detectors.siblings import find_quantised, vouched_for
+from detectors.siblings import find_quantised, trace, vouched_for
 from detectors.spec import ModelSpec, read_model
 from schemas.errors import ConfigurationError
 
@@ -81,3 +82,14 @@ def test_no_sibling_no_choice(spec: ModelSpec) -> None:
 def test_a_model_that_says_int8_is_its_own(spec: ModelSpec) -> None:
     itself = replace(spec, path=str(sibling_of(spec)))
     assert find_quantised(itself, SUFFIXES) == itself
+
+
+def test_the_trace_changes_with_sibling_and_report(spec: ModelSpec) -> None:
+    seen = {trace(spec, SUFFIXES)}
+    os.utime(sibling_of(spec), (1, 1))
+    seen.add(trace(spec, SUFFIXES))
+    report_path(sibling_of(spec)).unlink()
+    seen.add(trace(spec, SUFFIXES))
+    sibling_of(spec).unlink()
+    seen.add(trace(spec, SUFFIXES))
+    assert len(seen) == 4
