@@ -49,6 +49,15 @@ def sees_cuda() -> bool:
         return False
 
 
+def find_backends(
+    path: str, installed: Callable[[str], bool] = is_installed, cuda: Callable[[], bool] = sees_cuda
+) -> list[str]:
+    """Every backend that reads the file and could run it here, by preference; empty for a stand-in."""
+    suffix = Path(path).suffix.lower()
+    readers = [name for name, backend in _BACKENDS.items() if suffix in backend.suffixes]
+    return [name for name in readers if installed(_BACKENDS[name].package) and (name != "tensorrt" or cuda())]
+
+
 def choose_backend(
     spec: ModelSpec,
     installed: Callable[[str], bool] = is_installed,

@@ -105,6 +105,8 @@ def _check(request: ExportRequest) -> None:
         raise ConfigurationError(f"{place} should end in {_SUFFIXES[request.target]} for {request.target}")
     if place.absolute() == source.absolute() or (place.suffix == source.suffix and request.precision == "f32"):
         raise ConfigurationError(f"{source} is that already")
+    if not place.absolute().parent.is_dir():
+        raise ConfigurationError(f"cannot write to {place.parent}: there is no such directory")
     there = [path for path in _files_of(place) if path.exists()]
     if there and not request.force:
         raise ConfigurationError(f"{there[-1]} is there already; --force replaces it")

@@ -25,6 +25,8 @@ def write_half(source: Path, out: Path) -> None:
         model = onnx.shape_inference.infer_shapes(onnx.load(source))
     except Exception as error:
         raise ConfigurationError(f"{source} is not an ONNX model: {error}") from error
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise ConfigurationError(f"{source} is quantised already: export the model that it was made of")
     labels = read_labels_file(source)
     if labels and all(entry.key != "names" for entry in model.metadata_props):
         model.metadata_props.add(key="names", value=str(dict(enumerate(labels))))

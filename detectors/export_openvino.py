@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from detectors.base import Image
 from detectors.boxes import Letterbox
 from detectors.export_graph import Graph, decoding_part
-from detectors.openvino_graph import read_network, read_signature
+from detectors.openvino_graph import is_quantised, read_network, read_signature
 from detectors.spec import ModelSpec, read_model
 from detectors.yolo_onnx import Head, read_head
 from schemas.errors import ConfigurationError
@@ -50,6 +50,8 @@ def write_int8(source: Path, out: Path, canvases: Sequence[NDArray[np.uint8]]) -
     The decoding part stays in float. Raises ConfigurationError without the extra, or where `source` is not fit.
     """
     network, _ = _read(source)
+    if is_quantised(network):
+        raise ConfigurationError(f"{source} is quantised already: export the model that it was made of")
     nncf = _import_nncf()
     part = [
         name for name, node in decoding_part(_graph_of(network)).items() if node.get_type_name() not in _NOT_OPERATIONS

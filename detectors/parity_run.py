@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detectors.base import Boxes, Detector, Image, ModelInfo
-from detectors.choice import is_installed, sees_cuda
+from detectors.choice import find_backends
 from detectors.parity import Asked, Comparison, Tolerance, compare
 from detectors.registry import open_detector
 from detectors.spec import ModelSpec
@@ -39,17 +39,8 @@ def find_subjects(spec: ModelSpec) -> list[ModelSpec]:
     """`spec` once for each backend that reads its file and is here; as it is where it names a backend."""
     if spec.backend != "auto":
         return [spec]
-    readers = {
-        ".onnx": ["openvino", "onnxruntime", "tensorrt"],
-        ".xml": ["openvino"],
-        ".engine": ["tensorrt"],
-        ".pt": ["ultralytics"],
-        ".pth": ["torchvision"],
-    }.get(Path(spec.path).suffix.lower())
-    if readers is None:
-        return [spec]
-    here = [name for name in readers if is_installed(name) and (name != "tensorrt" or sees_cuda())]
-    return [replace(spec, backend=name) for name in here]
+    here = find_backends(spec.path)
+    return [replace(spec, backend=name) for name in here] or [spec]
 
 
 def run_model(spec: ModelSpec, images: Sequence[Image], batch: int, asked: Asked = ASKED) -> Run:

@@ -125,6 +125,11 @@ def test_only_the_images_asked_for_count(truth: GroundTruth) -> None:
     assert found.classes[0].map50 is None
 
 
+def test_no_images_at_all_have_no_marks(truth: GroundTruth) -> None:
+    found = evaluate(truth, [], boxes(), CLASSES)
+    assert (found.images, found.objects, found.detections, found.map50) == (0, 0, 0, 0)
+
+
 def test_classes_are_categories_of_the_same_name() -> None:
     categories = {3: "cat", 5: "Dog", 8: "horse"}
     found = match_classes(("dog", "unicorn", "CAT"), categories)

@@ -129,6 +129,12 @@ def test_int8_is_quantised_but_for_the_decoding(quantised: Exported) -> None:
     detector.close()
 
 
+def test_what_is_quantised_already_is_not_quantised_again(quantised: Exported, calibration: Path) -> None:
+    out = quantised.path.with_name("again.xml")
+    with pytest.raises(ConfigurationError, match="quantised already"):
+        export(quantised.path, "openvino", precision="int8", calibration=calibration, out=out)
+
+
 def test_a_fifth_of_the_images_is_only_compared_on_and_bad_ones_are_named(quantised: Exported) -> None:
     report = quantised.report
     assert report.images == 2
