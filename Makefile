@@ -6,7 +6,8 @@ MODEL ?=
 IMAGES ?=
 WORKERS ?= 2
 
-INSTALL := $(BIN)/uv pip install --quiet --constraints constraints.txt --build-constraints constraints.txt
+# Compiled at once: where PYTHONDONTWRITEBYTECODE is set, every start of a process would compile all that it imports.
+INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --constraints constraints.txt --build-constraints constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test demo bench bench-engine lock clean
