@@ -13,6 +13,7 @@ import numpy as np
 
 from detectors.device_image import DeviceImage
 from detectors.jpeg_header import BaselineHeader
+from detectors.torch_environment import calm_threads
 from schemas.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,7 @@ def _turn_upright(pixels: Any, orientation: int) -> Any:
 
 
 def _import(name: str) -> Any:
+    calm_threads()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

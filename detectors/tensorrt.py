@@ -15,6 +15,7 @@ from detectors.base import Detector, ModelInfo
 from detectors.precision import open_fastest
 from detectors.spec import ModelFile, ModelSpec, read_model
 from detectors.tensorrt_plan import EngineFile, Profile, Target, open_or_build
+from detectors.torch_environment import calm_threads
 from detectors.yolo_onnx import Head, Signature, read_head
 from schemas.errors import ConfigurationError
 
@@ -100,6 +101,7 @@ def _prepare(spec: ModelSpec) -> tuple[Any, "Placement"]:
     """TensorRT, and the GPU to run on."""
     if spec.precision not in {*_PRECISIONS, "auto"}:
         raise ConfigurationError(f"TensorRT engines are made in {', '.join(_PRECISIONS)}, not in {spec.precision}")
+    calm_threads()
     try:
         trt = importlib.import_module("tensorrt")
         torch = importlib.import_module("torch")

@@ -76,8 +76,8 @@ def choose_placement(spec: ModelSpec) -> Placement:
 def _count_threads(device_type: str) -> int:
     """Threads for one torch operation.
 
-    On a CPU, all cores that this process may use: decoders beside it run at a lower priority or in the gaps. Beside a GPU one is
-    enough, as what is left to the CPU are small arrays, and threads that wait for work would spin on the decoders' cores.
+    On a CPU, all cores that this process may use: decoders beside it have the gaps, and threads that wait for one another sleep (see
+    `detectors.torch_environment`). Beside a GPU one is enough, as what is left to the CPU are small arrays.
     """
     return 1 if device_type == "cuda" else max(1, len(os.sched_getaffinity(0)))
 

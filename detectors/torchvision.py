@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from detectors.base import ModelInfo
 from detectors.spec import ModelFile, ModelSpec, read_model
+from detectors.torch_environment import calm_threads
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def write_checkpoint(
 
 
 def _import(name: str) -> Any:
+    calm_threads()
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

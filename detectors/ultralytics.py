@@ -13,6 +13,7 @@ import PIL.Image
 
 from detectors.base import ModelInfo
 from detectors.spec import ModelFile, ModelSpec, read_model
+from detectors.torch_environment import calm_threads
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def place(spec: ModelSpec) -> str:
 def import_confined() -> Any:
     """Ultralytics, imported so that it installs nothing, fetches nothing and leaves `PIL.Image.open` as it was."""
     os.environ.update(_CONFINED)
+    calm_threads()
     open_image = PIL.Image.open
     try:
         return importlib.import_module("ultralytics")

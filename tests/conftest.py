@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from detectors.torch_environment import calm_threads
 from infra.broker.local import LocalKafka
 from producers.publisher import Publisher
 from schemas.codec import Codec, PackagedSchemas
@@ -20,6 +21,8 @@ from schemas.topics import Topics
 from tests.support.kafka import Run, create_topics, delete_topics
 from tests.support.security import SecureKafka, start_secure
 
+# Before any test imports torch, as its backends do it: threads that spin would take the other xdist workers' cores.
+calm_threads()
 _RUN = pytest.StashKey[Run]()
 
 

@@ -39,6 +39,14 @@ def _ir(request: pytest.FixtureRequest) -> Path:
     return write_ir(Path(shutil.copy(_onnx(request), directory)))
 
 
+def _checkpoint(request: pytest.FixtureRequest) -> Path:
+    from tests.support.torch_models import write_tiny_torchvision  # here: it brings torch
+
+    directory: Path = request.getfixturevalue("tmp_path_factory").mktemp("checkpoint")
+    # Few candidates: of thousands with random scores some are so alike that rounding decides which comes first.
+    return write_tiny_torchvision(directory / "ssdlite.pth", arguments={"topk_candidates": 10})
+
+
 BACKENDS: dict[str, tuple[str, Callable[[pytest.FixtureRequest], str | Path | None]]] = {
     "fake": ("auto", lambda _: "fake"),
     "noop": ("auto", lambda _: "noop"),
@@ -46,6 +54,7 @@ BACKENDS: dict[str, tuple[str, Callable[[pytest.FixtureRequest], str | Path | No
     "openvino-ir": ("openvino", _ir),
     "onnxruntime": ("onnxruntime", _onnx),
     "ultralytics": ("ultralytics", lambda _: coco_checkpoint()),
+    "torchvision": ("torchvision", _checkpoint),
 }
 
 

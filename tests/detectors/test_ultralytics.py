@@ -4,14 +4,21 @@ import builtins
 import importlib
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from detectors.base import Image
+from detectors.boxes import Letterbox, Thresholds, read_yolo
 from detectors.spec import ModelSpec
+from detectors.ultralytics import import_confined, load, place, precisions
 from schemas.errors import ConfigurationError
+from schemas.records import DetectParameters
 from tests.support.data import ROOT
+from tests.support.images import photograph
 
 _IMPORT = """
 import io, os, sys
@@ -74,6 +81,57 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         backend.load(ModelSpec(path=str(path)))
     assert not witness.exists()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    models = importlib.import_module("tests.support.torch_models")
+    path: Path = models.write_tiny_ultralytics(tmp_path_factory.mktemp("ultralytics") / "tiny.pt")
+    return path
+
+
+def spec_of(checkpoint: Path, **changes: Any) -> ModelSpec:
+    return replace(ModelSpec(path=str(checkpoint), device="cpu", precision="f32", image_size=160), **changes)
+
+
+def test_our_decoding_finds_what_ultralytics_own_finds(checkpoint: Path) -> None:
+    """The head decodes by itself once it is told that it does not train; the candidates that it gives are read as an export's."""
+    detector = load(spec_of(checkpoint))
+    image = Image(np.asarray(photograph(3, 200, 120)))
+    boxes = detector.detect([image], [DetectParameters(confidence=0.2)])
+    torch = importlib.import_module("torch")
+    network = import_confined().YOLO(str(checkpoint)).model.fuse(verbose=False).eval()
+    letterbox = Letterbox.fit((200, 120), (160, 160), 32)
+    planes = torch.from_numpy(letterbox.apply(image.pixels)).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        own = network(planes)[0][0].numpy()
+    expected = read_yolo(own, Thresholds(0.2, 0.7, 300), letterbox)
+    assert len(expected.scores) > 5
+    np.testing.assert_array_equal(boxes.class_ids, expected.class_ids)
+    np.testing.assert_allclose(boxes.scores, expected.scores, atol=1e-3)
+    np.testing.assert_allclose(boxes.xyxy, expected.xyxy, atol=0.02)
+
+
+def test_bf16_keeps_coordinates_fine(checkpoint: Path) -> None:
+    """Decoded in bf16 they would have steps of a pixel at 160 and of four at 640."""
+    coarse = load(spec_of(checkpoint, precision="bf16"))
+    assert coarse.model.precision == "bf16"
+    images = [Image(np.asarray(photograph(seed, 160, 160))) for seed in range(3)]
+    xyxy = coarse.detect(images, [DetectParameters(confidence=0.1)] * 3).xyxy
+    inner = xyxy[(xyxy > 0) & (xyxy < 160)]
+    assert len(inner) > 5
+    assert (inner != np.round(inner * 2) / 2).mean() > 0.5
+
+
+def test_what_auto_may_choose_from_is_what_the_cpu_computes_in(checkpoint: Path) -> None:
+    assert precisions(spec_of(checkpoint))[0] == "f32"
+    assert set(precisions(spec_of(checkpoint))) <= {"f32", "bf16"}
+    assert place(spec_of(checkpoint)).startswith("torch ")
+
+
+def test_an_image_size_that_the_strides_do_not_divide_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(ConfigurationError, match="image_size 170 is not a multiple of the model's stride, 32"):
+        load(spec_of(checkpoint, image_size=170))
 
 
 class Evil:
