@@ -30,6 +30,7 @@ ENGINE = {
     "engine-latency": "engine_latency",
     "engine-memory": "engine_memory",
     "engine-gpu": "engine_gpu",
+    "decoders": "decoders",
 }
 
 
