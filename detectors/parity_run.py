@@ -82,11 +82,13 @@ def compare_runs(title: str, names: Sequence[str], reference: Run, run: Run, tol
 
 def tolerance_for(spec: ModelSpec, *models: ModelInfo) -> Tolerance:
     """How far apart models may be that run in these precisions, or whose file says so in its name: as far as the least precise."""
-    named = {
-        mark: precision for mark, precision in ((".fp16.", "f16"), (".int8.", "int8")) if mark in Path(spec.path).name
-    }
-    precisions = {*named.values(), *(model.precision for model in models)}
-    return next((_TOLERANCES[name] for name in reversed(_TOLERANCES) if name in precisions), _TOLERANCES["bf16"])
+    precisions = {model.precision for model in models}
+    for mark, precision in ((".fp16.", "f16"), (".int8.", "int8")):
+        if mark in Path(spec.path).name:
+            precisions.add(precision)
+    # What another library may call its own is taken for the widest of the floats.
+    known = [precision if precision in _TOLERANCES else "bf16" for precision in precisions]
+    return _TOLERANCES[max(known, key=list(_TOLERANCES).index)]
 
 
 def _detect(detector: Detector, images: Sequence[Image], size: int, asked: Asked) -> Boxes:

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from detectors.base import Boxes, Image
+from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, join
 from detectors.golden import draw_golden_images
 from detectors.image_files import find_images, load_files
 from detectors.parity import Asked, Comparison, Tolerance, compare
-from detectors.parity_run import check_parity, find_subjects
+from detectors.parity_run import check_parity, find_subjects, tolerance_for
 from detectors.policy import ImagePolicy
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
@@ -177,6 +177,22 @@ def test_every_backend_that_is_here_finds_the_same_alone_and_together(tiny: Path
     assert min(comparison.compared for comparison in found) >= len(pictures)
     assert "onnxruntime" in found[1].subject
     assert "batch 3 against 1" in found[2].subject
+
+
+@pytest.mark.parametrize(
+    ("name", "precisions", "score"),
+    [
+        ("yolo.onnx", ("f32", "f32"), 0.005),
+        ("yolo.onnx", ("f32", "bf16"), 0.05),
+        ("yolo.onnx", ("f32", "novel"), 0.05),
+        ("yolo.fp16.onnx", ("f32", "f32"), 0.02),
+        ("yolo.int8.xml", ("bf16", "f32"), 0.1),
+        ("yolo.xml", ("int8", "f32"), 0.1),
+    ],
+)
+def test_the_least_precise_sets_the_tolerance(name: str, precisions: tuple[str, ...], score: float) -> None:
+    models = [ModelInfo("yolo", "", "", (), precision=precision) for precision in precisions]
+    assert tolerance_for(ModelSpec(path=name), *models).score == score
 
 
 def test_a_named_backend_is_the_only_one(tiny: Path) -> None:
