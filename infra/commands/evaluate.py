@@ -23,7 +23,7 @@ _OPTIONS = [
         "--data",
         nargs=2,
         required=True,
-        type=(click.Path(path_type=Path, dir_okay=False, exists=True), click.Path(path_type=Path, file_okay=False)),
+        type=(click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)),
         metavar="COCO.json DIR",
         help="Ground truth in COCO's format, and the directory of its images.",
     ),
