@@ -26,20 +26,20 @@ class BaselineHeader:
     @classmethod
     def read(cls, content: bytes) -> Self | None:
         """None for every other JPEG, and for what is none or is cut off: that is for a decoder to judge which knows them all."""
-        size, orientation = None, 1
+        size, orientation = None, None
         try:
             for marker, payload in _read_segments(content):
                 if marker == _BASELINE:
                     bits, height, width, components = struct.unpack_from(">BHHB", payload)
                     size = (width, height) if (bits, components) == (8, 3) else None
-                elif marker == _APP1 and payload.startswith(b"Exif\0\0") and orientation == 1:
+                elif marker == _APP1 and orientation is None and payload.startswith(b"Exif\0\0"):
                     orientation = _read_orientation(payload)
                 elif marker == _APP14 and payload.startswith(b"Adobe") and payload[11:12] == b"\0":
                     return None  # RGB, not YCbCr
                 elif marker == _START_OF_SCAN and size and payload[:1] == b"\3":
                     # All components in the first scan, so that there is no other.
                     whole = content.rfind(_END) > content.find(payload)
-                    return cls(*size, orientation) if whole and min(size) > 0 else None
+                    return cls(*size, orientation or 1) if whole and min(size) > 0 else None
         except struct.error:
             pass
         return None

@@ -80,6 +80,9 @@ class DistributionHead:
             cells = [height * width for height, width in sizes]
             strides = np.repeat(np.array(self._strides, np.float32), cells)
             known = tuple(torch.from_numpy(array).to(device) for array in (np.concatenate(centres), strides))
+            if device.type == "cuda":
+                # Other streams will read it, and wait for nothing.
+                torch.cuda.current_stream(device).synchronize()
             self._grids[device, canvas] = known
         return known
 
