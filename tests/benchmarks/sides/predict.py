@@ -2,11 +2,11 @@
 
 import json
 import sys
-import time
 
 from detectors.ultralytics import import_confined
+from tests.benchmarks.sides.effort import effort
 
-_WARM = 4
+_WARM = 16
 
 
 def main() -> None:
@@ -16,9 +16,9 @@ def main() -> None:
     wanted = {"conf": 0.25, "iou": 0.7, "max_det": 300, "imgsz": 640, "verbose": False, "device": task["device"]}
     for path in task["paths"][:_WARM]:
         model.predict(path, **wanted)
-    began = time.perf_counter()
-    boxes = sum(len(model.predict(path, **wanted)[0].boxes) for path in task["paths"])
-    print(json.dumps({"seconds": time.perf_counter() - began, "boxes": boxes}), flush=True)
+    with effort() as said:
+        boxes = sum(len(model.predict(path, **wanted)[0].boxes) for path in task["paths"])
+    print(json.dumps({**said, "boxes": boxes}), flush=True)
 
 
 if __name__ == "__main__":
