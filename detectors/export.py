@@ -18,7 +18,7 @@ from detectors.golden import draw_golden_images
 from detectors.image_files import find_images, load_files
 from detectors.parity import Comparison
 from detectors.parity_report import ParityReport, report_path, write_parity_report
-from detectors.parity_run import compare_runs, run_model, tolerance_for
+from detectors.parity_run import compare_models
 from detectors.policy import ImagePolicy
 from detectors.spec import ModelSpec, read_model
 from schemas.errors import ConfigurationError
@@ -162,13 +162,10 @@ def _convert(request: ExportRequest, network: Path, made: Path, canvases: list[N
 
 def _compare(source: Path, made: Path, precision: str, images: Mapping[str, Image]) -> Comparison:
     """In the precision that a worker would run it in; the source in f32, which is the same everywhere."""
-    pictures = list(images.values())
-    reference = run_model(ModelSpec(path=str(source), precision="f32"), pictures, 1)
     # An engine has one precision. Of other files float16 is how they are kept; what computes decides for itself.
     runs = {".engine": "auto"}.get(made.suffix, "int8" if precision == "int8" else "f32")
-    spec = ModelSpec(path=str(made), precision=runs)
-    run = run_model(spec, pictures, 1)
-    return compare_runs(made.name, list(images), reference, run, tolerance_for(spec, reference.model, run.model))
+    reference = ModelSpec(path=str(source), precision="f32")
+    return compare_models(reference, ModelSpec(path=str(made), precision=runs), images)
 
 
 def _report(source: Path, made: Path, comparison: Comparison, notes: tuple[str, ...]) -> ParityReport:

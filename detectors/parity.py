@@ -18,8 +18,8 @@ _FEWEST_FOR_A_SHARE = 20
 _CLIPPING_SLACK = 0.1
 
 
-Kind: TypeAlias = Literal["drifted", "missing", "extra"]
-_Side: TypeAlias = tuple[Kind, Found, Found, NDArray[np.intp], NDArray[np.float64]]
+_Kind: TypeAlias = Literal["drifted", "missing", "extra"]
+_Side: TypeAlias = tuple[_Kind, Found, Found, NDArray[np.intp], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Defect:
     """
 
     image: str
-    kind: Kind
+    kind: _Kind
     class_id: int
     xyxy: tuple[float, float, float, float]
     score: float
@@ -197,7 +197,7 @@ def _excused(
 
 def _defect(
     image: str,
-    kind: Kind,
+    kind: _Kind,
     found: Found,
     row: int,
     drift: tuple[float, float] = (0.0, 0.0),

@@ -22,11 +22,11 @@ _TOLERANCES = {
     "int8": Tolerance(iou=0.85, score=0.1, share=0.2),
 }
 # Low, so that there are boxes to compare even where the model is sure of nothing.
-ASKED = Asked(confidence=0.05, iou=0.7, limit=300)
+_ASKED = Asked(confidence=0.05, iou=0.7, limit=300)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Run:
+class _Run:
     """What one model found: `alone` image by image, `together` in batches of `batch`."""
 
     model: ModelInfo
@@ -43,12 +43,14 @@ def find_subjects(spec: ModelSpec) -> list[ModelSpec]:
     return [replace(spec, backend=name) for name in here] or [spec]
 
 
-def run_model(spec: ModelSpec, images: Sequence[Image], batch: int, asked: Asked = ASKED) -> Run:
+def _run(spec: ModelSpec, images: Sequence[Image], batch: int, asked: Asked = _ASKED) -> _Run:
     """Open the model, detect one by one and then in batches, and close it. Raises what these raise."""
     detector = open_detector(spec)
     try:
         size = min(batch, detector.max_batch)
-        return Run(detector.model, _detect(detector, images, 1, asked), _detect(detector, images, size, asked), size)
+        alone = _detect(detector, images, 1, asked)
+        together = alone if size == 1 else _detect(detector, images, size, asked)
+        return _Run(detector.model, alone, together, size)
     finally:
         detector.close()
 
@@ -61,23 +63,31 @@ def check_parity(
     `tolerance`: None takes that of the less precise of the two. Raises ConfigurationError where the models' classes differ.
     """
     names, pictures = list(images), list(images.values())
-    reference: Run | None = None
+    reference: _Run | None = None
     for spec in specs:
-        run = run_model(spec, pictures, batch)
+        run = _run(spec, pictures, batch)
         title = f"{Path(spec.path).name} on {run.model.backend}, {run.model.precision}"
         if reference is not None:
             allowed = tolerance or tolerance_for(spec, run.model, reference.model)
-            yield compare_runs(title, names, reference, run, allowed)
+            yield _compare_runs(title, names, reference, run, allowed)
         reference = reference or run
         allowed = tolerance or tolerance_for(spec, run.model)
-        yield compare(f"{title}, batch {run.batch} against 1", names, (run.alone, run.together), ASKED, allowed)
+        yield compare(f"{title}, batch {run.batch} against 1", names, (run.alone, run.together), _ASKED, allowed)
 
 
-def compare_runs(title: str, names: Sequence[str], reference: Run, run: Run, tolerance: Tolerance) -> Comparison:
+def compare_models(reference: ModelSpec, spec: ModelSpec, images: Mapping[str, Image]) -> Comparison:
+    """Compare one model with another, image by image. Raises ConfigurationError where their classes differ."""
+    pictures = list(images.values())
+    first, second = _run(reference, pictures, 1), _run(spec, pictures, 1)
+    tolerance = tolerance_for(spec, first.model, second.model)
+    return _compare_runs(Path(spec.path).name, list(images), first, second, tolerance)
+
+
+def _compare_runs(title: str, names: Sequence[str], reference: _Run, run: _Run, tolerance: Tolerance) -> Comparison:
     """The boxes that two models found image by image. Raises ConfigurationError where their classes differ."""
     if reference.model.labels != run.model.labels:
         raise ConfigurationError(f"{title} has other classes than {reference.model.name}: they cannot be compared")
-    return compare(title, names, (reference.alone, run.alone), ASKED, tolerance)
+    return compare(title, names, (reference.alone, run.alone), _ASKED, tolerance)
 
 
 def tolerance_for(spec: ModelSpec, *models: ModelInfo) -> Tolerance:
