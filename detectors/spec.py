@@ -11,13 +11,13 @@ from schemas.errors import ConfigurationError
 class ModelSpec:
     """A model to open.
 
-    `path`: a model file (`.onnx`, `.pt`), or the name of a built-in stand-in (`fake`, `noop`). `name` defaults to the file's
-    stem. `digest` (`sha256:` + hex), if given, is what the file must have. `backend`: `auto`, or `openvino`, `onnxruntime`,
-    `ultralytics`, `torchvision`, `tensorrt`. `device`: `auto` or the backend's own name (`CPU`, `GPU`, `cuda:0`); several, with commas
-    between, are used side by side. `precision`: `f32`, the same boxes on every machine; `bf16`, `f16`; or `auto`, the fastest that
-    finds what `f32` finds, by measurement when a model is first opened on a machine. `compiled`: torch models go through
-    `torch.compile`, which takes a minute at load. `image_size`: longer side of the canvas in pixels; None takes the model's own.
-    `confidence`, `iou` and `max_detections` hold for requests that do not say.
+    `path`: a model file (`.onnx`, `.xml` with its `.bin`, `.pt`, `.pth`, `.engine`), or the name of a built-in stand-in (`fake`,
+    `noop`). `name` defaults to the file's stem. `digest` (`sha256:` + hex), if given, is what the file must have. `backend`: `auto`, or
+    `openvino`, `onnxruntime`, `ultralytics`, `torchvision`, `tensorrt`. `device`: `auto` or the backend's own name (`CPU`, `GPU`,
+    `cuda:0`); several, with commas between, are used side by side. `precision`: `f32`, the same boxes on every machine; `bf16`, `f16`;
+    `int8`, the sibling `NAME.int8.xml`; or `auto`, the fastest of these that finds what `f32` finds, by measurement when a model is
+    first opened on a machine. `compiled`: torch models go through `torch.compile`, which takes a minute at load. `image_size`: longer
+    side of the canvas in pixels; None takes the model's own. `confidence`, `iou` and `max_detections` hold for requests that do not say.
     """
 
     path: str
