@@ -90,7 +90,7 @@ class _Cached:
         made = EngineFile.unpack(read_model(spec).content)
         if made:
             return (made.target.precision,)
-        return _PRECISIONS if importlib.util.find_spec("onnxconverter_common") else ("f32",)
+        return _PRECISIONS if importlib.util.find_spec("onnx") else ("f32",)
 
     def place(self, spec: ModelSpec) -> str:
         trt, placement = _prepare(spec)
