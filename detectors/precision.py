@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 # Far finer than what a wrong conversion does, and coarser than what rounding does to boxes that a model is not sure of.
 _TOLERANCE = Tolerance(iou=0.8, score=0.1, share=0.1)
-# Everything that it suspects: a drawn scene may hold nothing that the model knows well.
-_ASKED = Asked(confidence=0.01, iou=0.7, limit=100)
+# Everything that it suspects: a drawn scene may hold nothing that the model knows well, and of few boxes no share can be told.
+_ASKED = Asked(confidence=0.001, iou=0.7, limit=100)
 # What is less than this much faster is not worth another rounding.
 _WORTHWHILE = 1.05
 _PROBES, _ROUNDS, _ROUND_S = 6, 3, 0.15
