@@ -11,8 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
-from detectors.base import Boxes, Detector, Image, ModelInfo
+from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, Thresholds, join
+from detectors.curve import LearnedCurve, Paced
 from detectors.metrics import CACHE_BYTES, CACHE_LOOKUPS
 from detectors.spec import ModelSpec
 from schemas.records import DetectParameters
@@ -90,7 +91,7 @@ class CachedDetector:
     earlier ones are told.
     """
 
-    def __init__(self, detector: Detector, spec: ModelSpec, stores: Sequence[Store]) -> None:
+    def __init__(self, detector: Paced, spec: ModelSpec, stores: Sequence[Store]) -> None:
         self._detector = detector
         self._spec = spec
         self._stores = stores
@@ -112,6 +113,11 @@ class CachedDetector:
     def max_batch(self) -> int:
         """The most images that one call may be given."""
         return self._detector.max_batch
+
+    @property
+    def curve(self) -> LearnedCurve:
+        """Of the calls that are really made."""
+        return self._detector.curve
 
     def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
         """Boxes of each image, in order. Raises what the detector raises; nothing is remembered of that."""
@@ -177,7 +183,7 @@ class CachedDetector:
             if not missing:
                 break
             answers = {k: v for k, v in zip(missing, store.get(missing), strict=True) if v is not None}
-            read = {key: one for key, value in answers.items() if (one := _read(value)) is not None}
+            read = {key: one for key, value in answers.items() if (one := _read(value, len(self.model.labels)))}
             CACHE_LOOKUPS.labels(store=store.name, outcome="hit").inc(len(read))
             CACHE_LOOKUPS.labels(store=store.name, outcome="miss").inc(len(missing) - len(read))
             for quicker in self._stores[:at]:
@@ -221,12 +227,16 @@ def _write(found: Found) -> bytes:
     return found.xyxy.tobytes() + found.scores.tobytes() + found.class_ids.tobytes()
 
 
-def _read(value: bytes) -> Found | None:
-    """None where the bytes cannot be boxes: another writer's, or damaged."""
+def _read(value: bytes, classes: int) -> Found | None:
+    """None where the bytes cannot be boxes of a model of so many classes: another writer's, or damaged."""
     count, rest = divmod(len(value), _ROW_BYTES)
     if rest:
         return None
     xyxy = np.frombuffer(value, np.float32, 4 * count).reshape(count, 4)
     scores = np.frombuffer(value, np.float32, count, 16 * count)
     class_ids = np.frombuffer(value, np.int32, count, 20 * count)
+    try:
+        Boxes(np.array([0, count], np.int32), xyxy, scores, class_ids).check(1, classes)
+    except ValueError:
+        return None
     return Found(xyxy, scores, class_ids)

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from detectors.base import Detector, Image, ModelInfo
+from detectors.base import Boxes, Detector, Image, ModelInfo
+from detectors.cores import usable_cores
 from schemas.records import DetectParameters
 
 log = logging.getLogger(__name__)
@@ -71,8 +74,53 @@ class LearnedCurve:
         self.now = self._measured.stretched(self._stretch)
 
 
+class Paced(Detector, Protocol):
+    """A detector that knows how long its calls take."""
+
+    @property
+    def curve(self) -> LearnedCurve:
+        """By batch size; follows the calls as they go."""
+
+
+class PacedDetector:
+    """A detector whose curve learns from each of its calls; one that raises teaches nothing."""
+
+    def __init__(
+        self, detector: Detector, measured: LatencyCurve, now: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._detector = detector
+        self._now = now
+        self.curve = LearnedCurve(measured)
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that runs."""
+        return self._detector.model
+
+    @property
+    def concurrency(self) -> int:
+        """How many `detect` calls at once make the device busiest."""
+        return self._detector.concurrency
+
+    @property
+    def max_batch(self) -> int:
+        """The most images that one call may be given."""
+        return self._detector.max_batch
+
+    def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
+        """Boxes of each image, in order."""
+        began = self._now()
+        boxes = self._detector.detect(images, parameters)
+        self.curve.observe(len(images), (self._now() - began) * 1000)
+        return boxes
+
+    def close(self) -> None:
+        """Give back the device."""
+        self._detector.close()
+
+
 def measure(detector: Detector, budget_s: float = 1.0, now: Callable[[], float] = time.perf_counter) -> LatencyCurve:
-    """Time calls of 1, 2, 4 ... `max_batch` grey canvases, the median of three each.
+    """Time calls of 1, 2, 4 ... `max_batch` grey canvases: the shortest of three each, as a busy machine only ever adds to them.
 
     Sizes that the budget does not reach are left to the curve's extrapolation. Raises what the detector raises.
     """
@@ -80,6 +128,7 @@ def measure(detector: Detector, budget_s: float = 1.0, now: Callable[[], float] 
     grey = Image(np.full((height, width, 3), 114, np.uint8))
     began, points = now(), list[tuple[int, float]]()
     for size in _sizes(detector.max_batch):
+        # A call of twice the images takes at most twice as long.
         if points and now() - began + _ROUNDS * 2 * points[-1][1] / 1000 > budget_s:
             break
         took = _time(detector, [grey] * size, now)
@@ -99,7 +148,7 @@ def recall_or_measure(detector: Detector, directory: Path) -> LatencyCurve:
         curve = measure(detector)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(".new")
+        fresh = path.with_suffix(f".{os.getpid()}.new")  # another worker may be at it at the same time
         fresh.write_text(json.dumps({"model": detector.model.name, "points": curve.points}), "utf-8")
         fresh.replace(path)
     except OSError as error:
@@ -118,11 +167,11 @@ def _time(detector: Detector, images: list[Image], now: Callable[[], float]) -> 
         began = now()
         detector.detect(images, parameters)
         times.append((now() - began) * 1000)
-    return sorted(times)[_ROUNDS // 2]
+    return min(times)
 
 
 def _fingerprint(model: ModelInfo, most: int) -> str:
-    said = (model.digest, model.backend, model.precision, model.device, model.canvas, most)
+    said = (model.digest, model.backend, model.precision, model.device, model.canvas, most, usable_cores())
     return hashlib.blake2b(repr(said).encode(), digest_size=12).hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.dataset as ds
 
-from detectors.base import Detector
+from detectors.curve import Paced
 from infra.broker.embedded import EmbeddedKafka
 from infra.runtime import Run, run_process, run_together, threaded
 from infra.services import parquet, working_parts
@@ -67,7 +67,7 @@ def run_demo(settings: Settings, refs: Sequence[ImageRef], watch: Watch) -> Summ
         detector.close()
 
 
-def _run(settings: Settings, detector: Detector, refs: Sequence[ImageRef], watch: Watch) -> Summary | None:
+def _run(settings: Settings, detector: Paced, refs: Sequence[ImageRef], watch: Watch) -> Summary | None:
     summaries: list[Summary] = []
     with open_publisher(settings) as publisher:
         health = Health()

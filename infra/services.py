@@ -2,14 +2,13 @@
 
 import asyncio
 
-from detectors.base import Detector
-from detectors.curve import recall_or_measure
+from detectors.curve import Paced
 from detectors.images import ImageLoader
 from infra.runtime import Run, first_of, run_together, threaded
 from infra.server import AddRoutes, build, serving
 from infra.settings import Settings
 from infra.telemetry import Health, describe_build
-from infra.wiring import ENGINE, open_codec
+from infra.wiring import open_codec
 from producers.publisher import Publisher
 from sinks.api import add_routes
 from sinks.notifier import Hub
@@ -23,7 +22,7 @@ from streams.worker import Worker, WorkerParts
 PARQUET = "parquet"
 
 
-async def run_worker(settings: Settings, publisher: Publisher, detector: Detector, stop: asyncio.Event) -> None:
+async def run_worker(settings: Settings, publisher: Publisher, detector: Paced, stop: asyncio.Event) -> None:
     """One worker process: detection, retries, and its health and metrics at `http.port`."""
     health = Health()
     async with serving(build(health), settings.http):
@@ -51,17 +50,16 @@ async def run_notifier(settings: Settings, stop: asyncio.Event) -> None:
         await run_together({"notifier": part}, stop, health.stopping)
 
 
-def working_parts(settings: Settings, publisher: Publisher, detector: Detector, health: Health) -> dict[str, Run]:
+def working_parts(settings: Settings, publisher: Publisher, detector: Paced, health: Health) -> dict[str, Run]:
     """What a worker consists of."""
     return {"worker": detection(settings, publisher, detector, health), "retries": retries(settings, publisher)}
 
 
-def detection(settings: Settings, publisher: Publisher, detector: Detector, health: Health) -> Run:
+def detection(settings: Settings, publisher: Publisher, detector: Paced, health: Health) -> Run:
     """References in, detections out."""
     describe_build(settings.general.git_sha, detector.model.digest)
     health.must_live("producer", lambda: str(publisher.failure) if publisher.failure else None)
     health.must_be_ready("worker", lambda: "has not started")
-    curve = recall_or_measure(detector, settings.state_dir / ENGINE)
 
     async def run(stop: asyncio.Event) -> None:
         async with ImageLoader(settings.images, detector.model.canvas) as images:
@@ -74,7 +72,7 @@ def detection(settings: Settings, publisher: Publisher, detector: Detector, heal
                 instance_id=settings.kafka.instance_id,
                 worker=settings.worker,
                 batching=settings.batching,
-                curve=curve,
+                curve=detector.curve,
             )
             worker = Worker(parts)
             health.must_be_ready("worker", lambda: None if worker.ready else "has not joined its group")

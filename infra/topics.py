@@ -18,6 +18,7 @@ _LOOK_AGAIN_S = 0.05
 # How a partition answers that is created and not yet served.
 _NOT_YET = {
     KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -66,6 +67,8 @@ def unserved_partitions(admin: AdminClient, partitions: Mapping[str, int]) -> se
             if error.args[0].code() not in _NOT_YET:
                 raise _refused(place.topic, error) from error
             unserved.add(place)
+        except TimeoutError as error:
+            raise ConfigurationError(f"{place.topic}: the brokers did not answer within {_REQUEST_S:g} s") from error
     return unserved
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from detectors.base import Detector
+from detectors.curve import Paced
 from infra import services
 from infra.broker.embedded import EmbeddedKafka
 from infra.broker.local import LocalKafka
@@ -44,7 +44,7 @@ def kafka_for(settings: Settings, kafka: str) -> Iterator[Settings]:
 
 
 async def run_everything(
-    settings: Settings, detector: Detector, tell: Callable[[str], object], stop: asyncio.Event
+    settings: Settings, detector: Paced, tell: Callable[[str], object], stop: asyncio.Event
 ) -> None:
     """Run until `stop`; `tell` gets lines for whoever started it."""
     health = Health()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from detectors.base import Detector
+    from detectors.curve import Paced
     from producers.publisher import Publisher
     from schemas.codec import Codec
 
@@ -31,18 +31,21 @@ def open_publisher(settings: Settings) -> "Publisher":
     return Publisher(settings.connection, open_codec(settings), settings.topics, settings.publisher)
 
 
-def open_detector(settings: Settings) -> "Detector":
-    """The model of `settings`, loaded and warm, which infers no image twice while the cache knows it.
+def open_detector(settings: Settings) -> "Paced":
+    """The model of `settings`, loaded, warm and timed, which infers no image twice while the cache knows it.
 
     Raises ConfigurationError where there is no model, or no backend for it.
     """
+    from detectors.curve import PacedDetector, recall_or_measure
     from detectors.registry import open_detector as load
 
-    detector = load(settings.model, settings.state_dir / ENGINE)
+    learnt = settings.state_dir / ENGINE
+    loaded = load(settings.model, learnt)
+    detector = PacedDetector(loaded, recall_or_measure(loaded, learnt))
     return _remembering(settings, detector) if settings.cache.max_bytes else detector
 
 
-def _remembering(settings: Settings, detector: "Detector") -> "Detector":
+def _remembering(settings: Settings, detector: "Paced") -> "Paced":
     from detectors.cache import CachedDetector, MemoryStore, Store
 
     stores: list[Store] = [MemoryStore(settings.cache.max_bytes)]

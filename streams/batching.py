@@ -133,7 +133,6 @@ class Batcher:
             try:
                 work = await self._step.prepare(parts)
                 work = await loop.run_in_executor(self._devices, self._step.infer, work)
-                self._capacity.curve.observe(len(work.images), work.inference_ms)
             finally:
                 self._slots.release()
             if before is not None:

@@ -37,10 +37,10 @@ class Capacity:
     curve: LearnedCurve
 
     @classmethod
-    def of(cls, detector: Detector, curve: LatencyCurve | None = None) -> "Capacity":
+    def of(cls, detector: Detector, curve: LearnedCurve | None = None) -> "Capacity":
         """Of `detector`; without a curve its calls count as free, and every batch is as large as what waits."""
-        measured = LatencyCurve(((1, 0.0),)) if curve is None else curve
-        return cls(detector.max_batch, detector.concurrency, LearnedCurve(measured))
+        free = LearnedCurve(LatencyCurve(((1, 0.0),)))
+        return cls(detector.max_batch, detector.concurrency, curve or free)
 
     def largest(self, policy: Batching) -> int:
         """The most records of any batch."""

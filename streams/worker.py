@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detectors.base import Detector
-from detectors.curve import LatencyCurve
+from detectors.curve import LearnedCurve
 from producers.publisher import Publisher
 from schemas.connection import KafkaConnection
 from schemas.errors import FatalError
@@ -44,7 +44,7 @@ class WorkerParts:
     instance_id: str | None = None
     worker: WorkerPolicy = field(default_factory=WorkerPolicy)
     batching: Batching = field(default_factory=Batching)
-    curve: LatencyCurve | None = None
+    curve: LearnedCurve | None = None
 
 
 class Worker:

@@ -1,7 +1,7 @@
 """`sightstream models`: a model in other formats, and whether all of them find the same."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +69,15 @@ def export(context: click.Context, /, model: Path, half: bool, int8: bool, **giv
 @click.option(
     "--batch", type=click.IntRange(1), default=8, show_default=True, help="Images together, against one by one."
 )
-@click.option("--backend", help="Only this. Default: every one that reads the file and is installed.")
+@click.option("--backend", help="Only this. Default: every one that reads the file, drives the device and is installed.")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--precision", "precisions", multiple=True, default=["f32"], show_default=True, help="Repeatable.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    default=["auto"],
+    help="Repeatable. Default: all that a backend offers, f32 first, then what it has hardware for, and int8 of a sibling that holds.",
+)
 @click.option(
     "--tolerance",
     nargs=3,
@@ -84,11 +90,10 @@ def export(context: click.Context, /, model: Path, half: bool, int8: bool, **giv
 def parity(context: click.Context, /, models: Sequence[Path], as_json: bool, **given: Any) -> None:
     """Send the same images through every backend that is here, one by one and in batches, and compare the boxes.
 
-    The first MODEL on its first backend in the first precision is the reference. Exit code 1: some comparison is beyond its
-    tolerance, or there was nothing to compare; image, box and backend are named on stderr.
+    The first MODEL on its first backend in the first precision is the reference. What a backend does not offer is left out, and
+    stderr says why. Exit code 1: some comparison is beyond its tolerance, or there were no boxes to compare; image, box and backend are
+    named on stderr. Exit code 2: nothing was left of some MODEL.
     """
-    from dataclasses import replace
-
     from detectors.golden import draw_golden_images
     from detectors.parity import Tolerance
     from detectors.parity_run import check_parity, find_subjects
@@ -99,14 +104,25 @@ def parity(context: click.Context, /, models: Sequence[Path], as_json: bool, **g
         images |= _load(given["directory"], given["max_images"], context.ensure_object(Settings))
     opened = {"backend": given["backend"] or "auto", "device": given["device"]}
     specs = [
-        replace(subject, precision=precision)
+        subject
         for model in models
-        for subject in find_subjects(ModelSpec(path=str(model), **opened))
         for precision in given["precisions"]
+        for subject in find_subjects(ModelSpec(path=str(model), precision=precision, **opened))
     ]
+    left_out: dict[str, str] = {}
+
+    def leave_out(subject: str, why: str) -> None:
+        left_out[subject] = why
+        click.echo(f"left out: {subject}: {why}", err=True)
+
     tolerance = Tolerance(*given["tolerance"]) if given["tolerance"] else None
-    comparisons = list(check_parity(specs, images, given["batch"], tolerance))
-    click.echo(_as_json(comparisons) if as_json else _table(comparisons))
+    comparisons = []
+    for comparison in check_parity(specs, images, given["batch"], tolerance, leave_out):
+        if not as_json:
+            click.echo(_row(comparison) if comparisons else _table([comparison]))
+        comparisons.append(comparison)
+    if as_json:
+        click.echo(_as_json(comparisons, left_out))
     _name_defects([comparison for comparison in comparisons if not comparison.holds])
     if not all(comparison.holds for comparison in comparisons):
         context.exit(1)
@@ -122,27 +138,28 @@ def _load(directory: Path, at_most: int, settings: Settings) -> "dict[str, Image
 
 
 def _table(comparisons: "Sequence[Comparison]") -> str:
-    width = max(len(comparison.subject) for comparison in comparisons)
-    head = f"{'':<{width}}  images  boxes  excused  worst IoU  worst score  beyond  allowed  holds"
-    return "\n".join([head, *(_row(comparison, width) for comparison in comparisons)])
+    head = "images  boxes  excused  worst IoU  worst score  beyond  allowed  holds  what"
+    return "\n".join([head, *map(_row, comparisons)])
 
 
-def _row(comparison: "Comparison", width: int) -> str:
+def _row(comparison: "Comparison") -> str:
+    # What it is about comes last: rows are printed as they come, when nobody knows the longest.
     allowed = int(comparison.tolerance.share * comparison.compared)
     return (
-        f"{comparison.subject:<{width}}  {comparison.images:>6}  {comparison.compared:>5}  {comparison.excused:>7}  "
+        f"{comparison.images:>6}  {comparison.compared:>5}  {comparison.excused:>7}  "
         f"{comparison.worst_iou:>9.4f}  {comparison.worst_score_drift:>11.4f}  {len(comparison.defects):>6}  "
-        f"{allowed:>7}  {'yes' if comparison.holds else 'NO'}"
+        f"{allowed:>7}  {'yes' if comparison.holds else 'NO':<5}  {comparison.subject}"
     )
 
 
-def _as_json(comparisons: "Sequence[Comparison]") -> str:
+def _as_json(comparisons: "Sequence[Comparison]", left_out: Mapping[str, str]) -> str:
     from dataclasses import asdict
 
     return json.dumps(
         {
             "holds": all(comparison.holds for comparison in comparisons),
             "comparisons": [{"holds": comparison.holds, **asdict(comparison)} for comparison in comparisons],
+            "left_out": [{"subject": subject, "why": why} for subject, why in left_out.items()],
         },
         indent=2,
     )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.cache import CachedDetector, MemoryStore, Store
+from detectors.curve import LatencyCurve, LearnedCurve, PacedDetector
 from detectors.fake import POISON, FakeDetector, PoisonedError
 from detectors.spec import ModelSpec
 from schemas.records import DetectParameters
@@ -28,6 +29,7 @@ class CountingDetector(FakeDetector):
         super().__init__(spec)
         self.told = model or super().model
         self.inferred: list[str] = []
+        self.curve = LearnedCurve(LatencyCurve(((1, 1.0),)))
         self.gate = threading.Event()
         self.gate.set()
 
@@ -179,6 +181,28 @@ def test_what_a_later_store_knows_the_earlier_one_learns() -> None:
     boxes = cached(detector, near).detect([image("a")], [DEFAULTS])
     assert detector.inferred == ["a"]
     assert_same(boxes, FakeDetector(SPEC).detect([image("a")], [DEFAULTS]))
+
+
+def test_only_calls_that_are_made_teach_the_curve() -> None:
+    clock = iter(float(second) for second in range(100))
+    paced = PacedDetector(CountingDetector(), LatencyCurve(((1, 1000.0),)), lambda: next(clock))
+    caching = CachedDetector(paced, SPEC, [MemoryStore(1_000_000)])
+    for _ in range(50):
+        caching.detect([image("a"), image("a")], [DEFAULTS] * 2)
+    assert caching.curve.now.ms(1) == 1000.0
+
+
+@pytest.mark.parametrize("value", [np.nan, 1e9])
+def test_an_entry_that_no_model_of_these_labels_can_have_found_counts_as_none(value: float) -> None:
+    store, detector = MemoryStore(1_000_000), CountingDetector()
+    caching = cached(detector, store)
+    caching.detect([image("a")], [DEFAULTS])
+    (key,) = store._entries
+    rows = len(store._entries[key]) // 24
+    boxes = np.full(4 * rows, value, np.float32).tobytes() + np.ones(rows, np.float32).tobytes()
+    store.put({key: boxes + np.full(rows, 99 if value > 1 else 0, np.int32).tobytes()})
+    caching.detect([image("a")], [DEFAULTS])
+    assert detector.inferred == ["a", "a"]
 
 
 class DamagedStore(MemoryStore):

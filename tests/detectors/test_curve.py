@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from detectors.base import Boxes, Image, ModelInfo
-from detectors.curve import LatencyCurve, LearnedCurve, measure, recall_or_measure
+from detectors.curve import LatencyCurve, LearnedCurve, PacedDetector, measure, recall_or_measure
 from schemas.records import DetectParameters
 
 
@@ -106,3 +107,13 @@ def test_a_file_that_is_no_curve_is_written_anew(detector: TickingDetector, tmp_
 def test_a_folder_that_cannot_be_written_costs_only_the_next_start(detector: TickingDetector, tmp_path: Path) -> None:
     (tmp_path / "engine").write_text("a file where the folder should be", "utf-8")
     assert recall_or_measure(detector, tmp_path / "engine").points
+
+
+def test_a_call_that_raises_teaches_nothing(detector: TickingDetector) -> None:
+    paced = PacedDetector(detector, LatencyCurve(((1, 15.0),)), detector.now)
+    image = Image(np.zeros((32, 64, 3), np.uint8))
+    paced.detect([image], [DetectParameters()])
+    assert paced.curve.now.ms(1) == pytest.approx(15.0)
+    with pytest.raises(AssertionError):
+        paced.detect([Image(np.zeros((1, 1, 3), np.uint8))], [DetectParameters()])
+    assert paced.curve.now.ms(1) == pytest.approx(15.0)
