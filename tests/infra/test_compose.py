@@ -105,6 +105,10 @@ def test_whoever_is_waited_for_can_be_waited_for() -> None:
                 assert SERVICES[other]["restart"] == "no"
 
 
+def test_the_worker_keeps_what_it_measured_of_its_model() -> None:
+    assert any(volume.startswith("worker-state:/state") for volume in SERVICES["worker"]["volumes"])
+
+
 def test_data_is_in_named_volumes() -> None:
     mounts = [volume for service in SERVICES.values() for volume in service.get("volumes", [])]
     named = {mount.split(":")[0] for mount in mounts if not mount.startswith(("$", "."))}
