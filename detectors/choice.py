@@ -50,11 +50,12 @@ def sees_cuda() -> bool:
 
 
 def find_backends(
-    path: str, installed: Callable[[str], bool] = is_installed, cuda: Callable[[], bool] = sees_cuda
+    spec: ModelSpec, installed: Callable[[str], bool] = is_installed, cuda: Callable[[], bool] = sees_cuda
 ) -> list[str]:
-    """Every backend that reads the file and could run it here, by preference; empty for a stand-in."""
-    suffix = Path(path).suffix.lower()
-    readers = [name for name, backend in _BACKENDS.items() if suffix in backend.suffixes]
+    """Every backend that reads the file, drives the device and is here, by preference; empty for a stand-in."""
+    suffix = Path(spec.path).suffix.lower()
+    fit = {name: backend for name, backend in _BACKENDS.items() if suffix in backend.suffixes}
+    readers = [name for name, backend in fit.items() if backend.drives(spec.device)]
     return [name for name in readers if installed(_BACKENDS[name].package) and (name != "tensorrt" or cuda())]
 
 

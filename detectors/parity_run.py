@@ -1,6 +1,7 @@
 """The parity sentinel: the same images through several backends, and through each one by one and together."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from detectors.base import Boxes, Detector, Image, ModelInfo
 from detectors.choice import find_backends
 from detectors.parity import Asked, Comparison, Tolerance, compare
 from detectors.registry import open_detector
-from detectors.spec import ModelSpec
+from detectors.spec import ModelSpec, read_model
 from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 
@@ -36,11 +37,28 @@ class _Run:
 
 
 def find_subjects(spec: ModelSpec) -> list[ModelSpec]:
-    """`spec` once for each backend that reads its file and is here; as it is where it names a backend."""
-    if spec.backend != "auto":
+    """`spec` once for each backend that reads its file, drives its device and is here, or for the one that it names.
+
+    Precision `auto` is every one that the backend offers, f32 first. Raises ConfigurationError where the file cannot be read.
+    """
+    here = find_backends(spec) if spec.backend == "auto" else [spec.backend]
+    if not here:
         return [spec]
-    here = find_backends(spec.path)
-    return [replace(spec, backend=name) for name in here] or [spec]
+    read_model(spec)
+    subjects = [replace(spec, backend=name) for name in here]
+    return [replace(subject, precision=name) for subject in subjects for name in _precisions_of(subject)]
+
+
+def _precisions_of(spec: ModelSpec) -> Sequence[str]:
+    if spec.precision != "auto" or spec.backend not in find_backends(spec):
+        return (spec.precision,)
+    backend = importlib.import_module(f"detectors.{spec.backend}")
+    try:
+        offered: Sequence[str] = backend.precisions(spec) if hasattr(backend, "precisions") else ("auto",)
+    except ConfigurationError:
+        # Opening it says why, and whoever opens it says what then.
+        return ("f32",)
+    return offered
 
 
 def _run(spec: ModelSpec, images: Sequence[Image], batch: int, asked: Asked = _ASKED) -> _Run:
@@ -56,23 +74,39 @@ def _run(spec: ModelSpec, images: Sequence[Image], batch: int, asked: Asked = _A
 
 
 def check_parity(
-    specs: Sequence[ModelSpec], images: Mapping[str, Image], batch: int = 8, tolerance: Tolerance | None = None
+    specs: Sequence[ModelSpec],
+    images: Mapping[str, Image],
+    batch: int = 8,
+    tolerance: Tolerance | None = None,
+    leave_out: Callable[[str, str], object] = lambda _subject, _why: None,
 ) -> Iterator[Comparison]:
     """Compare each spec with the first one by one, and each with itself in batches; yields what is done as it is done.
 
-    `tolerance`: None takes that of the less precise of the two. Raises ConfigurationError where the models' classes differ.
+    `tolerance`: None takes that of the less precise of the two. `leave_out` is told of a spec that does not open, and why; the others
+    go on. Raises ConfigurationError where no spec of a file opens, at the end, or where the models' classes differ.
     """
     names, pictures = list(images), list(images.values())
     reference: _Run | None = None
+    refused: dict[str, ConfigurationError] = {}
+    opened: set[str] = set()
     for spec in specs:
-        run = _run(spec, pictures, batch)
-        title = f"{Path(spec.path).name} on {run.model.backend}, {run.model.precision}"
+        try:
+            run = _run(spec, pictures, batch)
+        except ConfigurationError as error:
+            refused.setdefault(spec.path, error)
+            leave_out(f"{Path(spec.path).name} on {spec.backend}, {spec.precision}", str(error))
+            continue
+        opened.add(spec.path)
+        title = _title(spec, run.model)
         if reference is not None:
             allowed = tolerance or tolerance_for(spec, run.model, reference.model)
             yield _compare_runs(title, names, reference, run, allowed)
         reference = reference or run
         allowed = tolerance or tolerance_for(spec, run.model)
         yield compare(f"{title}, batch {run.batch} against 1", names, (run.alone, run.together), _ASKED, allowed)
+    for path, reason in refused.items():
+        if path not in opened:
+            raise reason
 
 
 def compare_models(reference: ModelSpec, spec: ModelSpec, images: Mapping[str, Image]) -> Comparison:
@@ -80,7 +114,11 @@ def compare_models(reference: ModelSpec, spec: ModelSpec, images: Mapping[str, I
     pictures = list(images.values())
     first, second = _run(reference, pictures, 1), _run(spec, pictures, 1)
     tolerance = tolerance_for(spec, first.model, second.model)
-    return _compare_runs(Path(spec.path).name, list(images), first, second, tolerance)
+    return _compare_runs(_title(spec, second.model), list(images), first, second, tolerance)
+
+
+def _title(spec: ModelSpec, model: ModelInfo) -> str:
+    return f"{Path(spec.path).name} on {model.backend}, {model.precision}"
 
 
 def _compare_runs(title: str, names: Sequence[str], reference: _Run, run: _Run, tolerance: Tolerance) -> Comparison:

@@ -69,7 +69,9 @@ def export(context: click.Context, /, model: Path, half: bool, int8: bool, **giv
 @click.option(
     "--batch", type=click.IntRange(1), default=8, show_default=True, help="Images together, against one by one."
 )
-@click.option("--backend", help="Only this. Default: every one that reads the file, drives the device and is installed.")
+@click.option(
+    "--backend", help="Only this. Default: every one that reads the file, drives the device and is installed."
+)
 @click.option("--device", default="auto", show_default=True)
 @click.option(
     "--precision",
@@ -116,7 +118,7 @@ def parity(context: click.Context, /, models: Sequence[Path], as_json: bool, **g
         click.echo(f"left out: {subject}: {why}", err=True)
 
     tolerance = Tolerance(*given["tolerance"]) if given["tolerance"] else None
-    comparisons = []
+    comparisons: list[Comparison] = []
     for comparison in check_parity(specs, images, given["batch"], tolerance, leave_out):
         if not as_json:
             click.echo(_row(comparison) if comparisons else _table([comparison]))

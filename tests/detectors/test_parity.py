@@ -1,5 +1,6 @@
 """What counts as the same boxes, rule by rule; then real backends on drawn images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,25 @@ def test_every_backend_that_is_here_finds_the_same_alone_and_together(tiny: Path
 def test_the_least_precise_sets_the_tolerance(name: str, precisions: tuple[str, ...], score: float) -> None:
     models = [ModelInfo("yolo", "", "", (), precision=precision) for precision in precisions]
     assert tolerance_for(ModelSpec(path=name), *models).score == score
+
+
+def test_backends_that_do_not_drive_the_device_are_no_subjects(tiny: Path) -> None:
+    assert "onnxruntime" not in {subject.backend for subject in find_subjects(spec(tiny, device="gpu"))}
+    assert "openvino" not in {subject.backend for subject in find_subjects(spec(tiny, device="cuda:0"))}
+
+
+def test_what_does_not_open_is_left_out_and_said_and_the_rest_compared(
+    tiny: Path, pictures: dict[str, Image], tmp_path: Path
+) -> None:
+    said: list[str] = []
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"no model")
+    specs = [replace(spec(tiny), backend="onnxruntime", precision=name) for name in ("bf16", "f32")]
+    found = check_parity([*specs, spec(bad)], pictures, leave_out=lambda subject, _: said.append(subject))
+    assert next(found).holds
+    with pytest.raises(ConfigurationError, match=r"bad\.onnx"):
+        next(found)
+    assert said == ["tiny.onnx on onnxruntime, bf16", "bad.onnx on auto, f32"]
 
 
 def test_a_named_backend_is_the_only_one(tiny: Path) -> None:

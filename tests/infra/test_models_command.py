@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import numpy_helper
 
+from detectors.openvino import precisions
+from detectors.spec import ModelSpec
 from infra.cli import group
 from tests.support.images import encode, photograph
 from tests.support.models import LABELS, write_tiny_yolo
@@ -105,17 +107,40 @@ def test_what_export_cannot_do_is_exit_code_2(tiny: Path, options: list[str], me
 
 
 def test_parity_holds_for_every_backend_and_says_how_many_boxes(tiny: Path, pictures: Path) -> None:
-    result = run("models", "parity", tiny, "--images", pictures, "--json")
+    result = run("models", "parity", tiny, "--images", pictures, "--precision", "f32", "--json")
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert said["holds"] is True
     assert len(said["comparisons"]) >= 3
+    assert said["left_out"] == []
     assert all(comparison["images"] == 14 and comparison["compared"] > 10 for comparison in said["comparisons"])
+
+
+def test_parity_leaves_out_a_precision_that_a_backend_does_not_offer_and_goes_on(tiny: Path) -> None:
+    arguments = ("models", "parity", tiny, "--precision", "f32", "--precision", "int4", "--tolerance", 0, 1, 1)
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("tiny.onnx on onnxruntime") == 2
+    assert "left out: tiny.onnx on onnxruntime, int4: " in result.stderr
+    assert "left out: tiny.onnx on openvino, int4: " in result.stderr
+
+
+def test_parity_of_which_nothing_is_left_is_exit_code_2(tiny: Path) -> None:
+    result = run("models", "parity", tiny, "--backend", "onnxruntime", "--precision", "bf16")
+    assert result.exit_code == 2
+    assert "in its own precision" in result.stderr.splitlines()[-1]
+
+
+def test_parity_by_default_is_about_every_precision_on_offer(tiny: Path) -> None:
+    result = run("models", "parity", tiny, "--tolerance", 0, 1, 1)
+    offered = precisions(ModelSpec(path=str(tiny)))
+    said = [line for line in result.stdout.splitlines() if "tiny.onnx on openvino" in line and "batch" in line]
+    assert [name for name in offered if any(f", {name}, batch" in line for line in said)] == list(offered)
 
 
 def test_parity_that_fails_names_image_box_and_backend(tiny: Path) -> None:
     other = spoil(tiny, tiny.with_name("other.onnx"))
-    result = run("models", "parity", tiny, other, "--backend", "openvino")
+    result = run("models", "parity", tiny, other, "--backend", "openvino", "--precision", "f32")
     assert result.exit_code == 1
     assert "NO" in result.stdout
     first = result.stderr.splitlines()[0]
@@ -126,7 +151,7 @@ def test_parity_that_fails_names_image_box_and_backend(tiny: Path) -> None:
 
 def test_parity_by_a_tolerance_of_one_s_own(tiny: Path) -> None:
     other = spoil(tiny, tiny.with_name("other.onnx"), 1.02)
-    arguments = ("models", "parity", tiny, other, "--backend", "openvino")
+    arguments = ("models", "parity", tiny, other, "--backend", "openvino", "--precision", "f32")
     assert run(*arguments).exit_code == 1
     assert run(*arguments, "--tolerance", 0.5, 0.3, 0.1).exit_code == 0
 
