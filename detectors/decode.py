@@ -9,21 +9,21 @@ high byte; CMYK and palettes become RGB. Imported by decoder processes, which mu
 import io
 import logging
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, ImageFile
 from PIL import Image as Pillow
+from PIL import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from detectors.jpeg_header import APP1, START_OF_SCAN, read_orientation, read_segments
 from schemas.errors import Reason, RejectedError
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,6 @@ cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 Pixels: TypeAlias = NDArray[np.uint8]
 Opener: TypeAlias = Callable[[io.BytesIO], ImageFile.ImageFile]
 
-_APP1, _START_OF_SCAN = 0xE1, 0xDA
 _SEQUENTIAL_FRAMES = {0xC0, 0xC1}
 
 # More scans than any encoder writes; each costs a pass over all pixels (libjpeg-turbo's own limit when it fuzzes).
@@ -150,43 +149,20 @@ def _choose_reduction(frame: tuple[int, int], canvas: tuple[int, int] | None) ->
 def _has_one_scan(content: bytes) -> bool:
     """Whether one scan holds all there is: libjpeg-turbo then reads no other, and counting them would cost a twentieth of decoding."""
     components = b""
-    for marker, payload in _read_segments(content):
+    for marker, payload in read_segments(content):
         if marker in _SEQUENTIAL_FRAMES:
             components = payload[5:6]
-        if marker == _START_OF_SCAN:
+        if marker == START_OF_SCAN:
             return bool(components) and payload[:1] == components
     return False
 
 
 def _read_jpeg_orientation(content: bytes) -> int:
     """The EXIF orientation, from the first segment APP1 that holds EXIF data. Source: EXIF 2.32, section 4.7.2."""
-    for marker, payload in _read_segments(content):
-        if marker == _APP1 and payload.startswith(b"Exif\0\0"):
-            return _read_orientation(partial(_parse_exif, payload))
+    for marker, payload in read_segments(content):
+        if marker == APP1 and payload.startswith(b"Exif\0\0"):
+            return read_orientation(payload)
     return 1
-
-
-def _read_segments(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and payload of each segment, up to the header of the first scan or to what is no segment."""
-    position, marker = 2, 0
-    while marker != _START_OF_SCAN and content[position : position + 1] == b"\xff":
-        marker, length = struct.unpack_from(">BH", content, position + 1)
-        yield marker, content[position + 4 : position + 2 + length]
-        position += 2 + length
-
-
-def _parse_exif(segment: bytes) -> Pillow.Exif:
-    exif = Pillow.Exif()
-    exif.load(segment)
-    return exif
-
-
-def _read_orientation(read_exif: Callable[[], Pillow.Exif]) -> int:
-    """The orientation, 1 where there is none or the metadata is broken: that alone is no reason to lose a picture."""
-    try:
-        return int(read_exif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - whatever broken metadata makes Pillow raise
-        return 1
 
 
 def _turn_upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -206,7 +182,7 @@ def _decode_with_opencv(content: bytes) -> Decoded | None:
 def _decode_with_pillow(content: bytes, opener: Opener, max_pixels: int) -> Decoded:
     with opener(io.BytesIO(content)) as image:
         _check_size(image.size, max_pixels)
-        orientation = _read_orientation(image.getexif)
+        orientation = read_orientation(image)
         pixels = _turn_upright(_to_rgb(image), orientation)
         return Decoded(pixels, (pixels.shape[1], pixels.shape[0]))
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from schemas.errors import Reason, RejectedError
+from schemas.errors import RejectedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Decode: TypeAlias = "Callable[[bytes, int, tuple[int, int] | None, NDArray[np.uint8]], Decoded]"
 
 MAX_MESSAGE_BYTES = 4096
-_MAX_TEXT = 500
+_MAX_TEXT = 300  # characters; JSON makes up to twelve bytes of one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,11 @@ class _Desk:
         self._pixels = np.frombuffer(mmap.mmap(memory, self._size), np.uint8)
 
     def answer(self, size: int) -> dict[str, Any]:
-        """Decode so many bytes; says what the pixels are like, or why there are none."""
+        """Decode so many bytes; says what the pixels are like, or why there are none.
+
+        That is the image's fault (`reason`), or this process may not grow any further (`out_of_memory`), or the machine's memory does not
+        suffice (`not_now`).
+        """
         try:
             os.ftruncate(self._memory, max(size, self._size))  # the worker cuts it back after a large image
             content = os.pread(self._memory, size, 0)
@@ -111,9 +115,10 @@ class _Desk:
                 os.pwrite(self._memory, decoded.pixels.data, 0)
         except RejectedError as error:
             return {"reason": error.reason, "message": str(error)[:_MAX_TEXT]}
-        except (MemoryError, OSError):
-            message = f"decoding takes more than {self._limits.memory_bytes} bytes of memory"
-            return {"reason": Reason.DECODER_FAILED, "message": message}
+        except MemoryError:
+            return {"out_of_memory": True}
+        except OSError as error:  # of the memory file: what decoding raises comes as one of the above
+            return {"not_now": str(error)[:_MAX_TEXT]}
         return {"shape": decoded.pixels.shape, "frame": decoded.frame}
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from detectors.base import Image
+from detectors.cores import usable_cores
 from detectors.decoder_process import Limits
 from detectors.decoders import Decoders
 from detectors.fetch import HttpFetcher
@@ -23,7 +23,7 @@ from detectors.metrics import FETCH_DURATION, IMAGE_BYTES
 from detectors.policy import ImagePolicy
 from detectors.stores import SCHEMES as STORE_SCHEMES
 from detectors.stores import ObjectFetcher
-from schemas.errors import BusyError, Reason, RejectedError
+from schemas.errors import BusyError, FatalError, Reason, RejectedError
 
 if TYPE_CHECKING:
     from detectors.device_decode import DeviceDecoder
@@ -54,18 +54,23 @@ class ImageLoader:
         self._policy = policy
         self._canvas = canvas
         self._files = FileReader(policy.roots, policy.max_bytes)
-        self._resources = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Open the clients, start the decoders. Raises ConfigurationError for an object store or a device that cannot be."""
+        """Open the clients, start the decoders and wait for the first.
+
+        Raises ConfigurationError for an object store or a device that cannot be, FatalError where decoders do not start.
+        """
         hosts = Hosts(self._policy)
         objects = ObjectFetcher(self._policy, hosts)
-        count = self._policy.decoders or max(2, len(os.sched_getaffinity(0)) // 2)
+        count = self._policy.decoders or max(2, usable_cores() // 2)
         self._on_device = await asyncio.to_thread(_open_device_decoder, self._policy)
-        self._decoders = self._resources.enter_context(Decoders(count, self._limits()))
-        self._pool = ThreadPoolExecutor(count, "decode")
-        self._resources.push_async_callback(asyncio.to_thread, self._pool.shutdown, cancel_futures=True)
-        web = await self._resources.enter_async_context(HttpFetcher(self._policy, hosts))
+        async with AsyncExitStack() as opened:
+            self._decoders = opened.enter_context(Decoders(count, self._limits()))
+            await asyncio.to_thread(self._decoders.await_one)
+            self._pool = ThreadPoolExecutor(count, "decode")
+            opened.push_async_callback(asyncio.to_thread, self._pool.shutdown, cancel_futures=True)
+            web = await opened.enter_async_context(HttpFetcher(self._policy, hosts))
+            self._resources = opened.pop_all()
         self._remote: dict[str, Callable[[str], Awaitable[bytes]]] = {
             "http": web.fetch,
             "https": web.fetch,
@@ -88,7 +93,10 @@ class ImageLoader:
         )
 
     async def load(self, requests: Sequence[ImageRequest]) -> list[ImageOutcome]:
-        """One outcome for each request, in order: the image, or why there is none. Raises for none of them."""
+        """One outcome for each request, in order: the image, or why there is none. Raises for none of them.
+
+        Raises FatalError where no image can be decoded here any more.
+        """
         return await asyncio.gather(*(self._settle(request) for request in requests))
 
     async def _settle(self, request: ImageRequest) -> ImageOutcome:
@@ -96,6 +104,8 @@ class ImageLoader:
             return await self._load(request)
         except (RejectedError, BusyError) as error:
             return _without_frames(error)
+        except FatalError:
+            raise
         except MemoryError:
             return BusyError(Reason.FETCH_FAILED, "not enough memory for this image now")
         except Exception:

@@ -22,6 +22,7 @@ from tests.support.images import (
     corpus,
     encode,
     exif,
+    fill_bytes,
     photograph,
     png,
     stray_bytes,
@@ -77,6 +78,15 @@ def test_orientation_is_applied_exactly_once(kind: str, orientation: int) -> Non
     content = encode(photograph(), kind, exif=exif(orientation))
     with Image.open(io.BytesIO(content)) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
+    np.testing.assert_array_equal(decode(content, MAX_PIXELS), np.asarray(upright))
+
+
+@pytest.mark.parametrize("fill", [1, 2, 7])
+def test_fill_bytes_before_markers_hide_no_orientation(fill: int) -> None:
+    content = fill_bytes(encode(photograph(), "JPEG", exif=exif(6)), fill)
+    with Image.open(io.BytesIO(content)) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    assert upright.size == (HEIGHT, WIDTH)
     np.testing.assert_array_equal(decode(content, MAX_PIXELS), np.asarray(upright))
 
 

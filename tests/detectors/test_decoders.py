@@ -1,9 +1,13 @@
 """Decoder processes: whatever an image does to its decoder costs that image alone, and nothing is left behind."""
 
+import asyncio
+import errno
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,11 +20,11 @@ from prometheus_client import REGISTRY
 
 from detectors import decoders, images
 from detectors.base import Image
-from detectors.decode import decode
-from detectors.decoder_process import Limits
+from detectors.decode import Decoded, decode
+from detectors.decoder_process import MAX_MESSAGE_BYTES, Limits, _Desk
 from detectors.decoders import Decoders
 from detectors.images import ImageLoader, ImagePolicy, ImageRequest
-from schemas.errors import BusyError, Reason, RejectedError
+from schemas.errors import BusyError, FatalError, Reason, RejectedError
 from tests.support.deliveries import eventually
 from tests.support.images import encode, photograph, png
 
@@ -53,6 +57,14 @@ def real() -> Iterator[Decoders]:
 
 def pids(started: Decoders) -> list[int]:
     return [decoder._process._popen.pid for decoder in started._all if decoder._process]
+
+
+def held_bytes(started: Decoders) -> int:
+    return max(os.fstat(decoder._process._memory).st_blocks * 512 for decoder in started._all if decoder._process)
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - their names are what counts
 
 
 def lost(how: str) -> float:
@@ -137,11 +149,45 @@ def test_a_decoder_that_dies_idle_costs_no_image(bad: Decoders) -> None:
     assert lost("idle") == before + 1
 
 
-def test_a_decoder_that_does_not_start_is_no_image_s_fault() -> None:
-    with Decoders(1, LIMITS, "no_such_module") as started:
-        for _ in range(2):
+def test_a_decoder_that_does_not_start_is_no_image_s_fault_and_for_good_the_end() -> None:
+    with Decoders(2, LIMITS, "no_such_module") as started:
+        for _ in range(decoders._MAX_FAILED_STARTS - 1):
             with pytest.raises(BusyError, match="no decoder starts"):
                 started.decode(GOOD)
+        with pytest.raises(FatalError, match="no decoder starts any more, 5 attempts in a row"):
+            started.decode(GOOD)
+
+
+def test_failures_to_start_are_forgotten_when_a_decoder_starts() -> None:
+    starts = decoders._Starts()
+    for _ in range(3):
+        errors = [starts.failed(OSError("no")) for _ in range(decoders._MAX_FAILED_STARTS - 1)]
+        assert {type(error) for error in errors} == {BusyError}
+        starts.succeeded()
+
+
+async def test_a_loader_whose_decoders_do_not_start_opens_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "Decoders", partial(Decoders, program="no_such_module"))
+    before = descriptors()
+    with pytest.raises(FatalError, match="a decoder does not start"):
+        await ImageLoader(ImagePolicy(decoders=2)).__aenter__()
+    assert descriptors() == before
+
+
+async def test_a_loader_whose_decoders_start_no_more_says_so_instead_of_giving_up_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker ends by that without a commit."""
+    (tmp_path / "a.jpg").write_bytes(GOOD)
+    request = ImageRequest((tmp_path / "a.jpg").as_uri())
+    async with ImageLoader(ImagePolicy(roots=(tmp_path,), decoders=1)) as loader:
+        [image] = await loader.load([request])
+        assert isinstance(image, Image)
+        for decoder in loader._decoders._all:
+            decoder._program = "no_such_module"
+            decoder.end()
+        with pytest.raises(FatalError, match="no decoder starts any more"):
+            await loader.load([request] * 10)
 
 
 def test_an_image_that_takes_too_much_memory_is_refused() -> None:
@@ -155,6 +201,57 @@ def test_an_image_that_takes_too_much_memory_is_refused() -> None:
                 started.decode(content)
             assert caught.value.reason is Reason.DECODER_FAILED
         assert started.decode(GOOD).frame == (96, 64)
+
+
+def test_memory_that_other_images_took_is_not_held_against_one(bad: Decoders) -> None:
+    """What a decoder does not give back counts against its bound; it is the image that shows it, not the one to blame."""
+    bad.decode(GOOD)
+    before = pids(bad)
+    for _ in range(3):
+        assert bad.decode(b"leak" + GOOD).frame == (96, 64)
+    assert pids(bad) != before
+
+
+@pytest.mark.parametrize("call", ["pwrite", "preadv"])
+def test_a_machine_short_of_memory_is_no_image_s_fault(
+    real: Decoders, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    real.decode(GOOD)
+    before = pids(real)
+    with monkeypatch.context() as patch, pytest.raises(BusyError, match="Cannot allocate memory") as caught:
+        patch.setattr(os, call, fail)
+        real.decode(GOOD)
+    assert caught.value.reason is Reason.DECODER_FAILED
+    assert real.decode(GOOD).frame == (96, 64)
+    assert pids(real) == before
+
+
+def test_neither_is_one_where_only_the_decoder_notices() -> None:
+    """A bound on the size of its files makes writing pixels fail, as a lack of memory would."""
+    with (
+        Decoders(1, LIMITS, BAD_DECODER) as started,
+        pytest.raises(BusyError, match="not enough memory now") as caught,
+    ):
+        started.decode(b"full")
+    assert caught.value.reason is Reason.DECODER_FAILED
+
+
+def test_a_refusal_of_any_length_in_any_script_fits_its_message() -> None:
+    limits = replace(LIMITS, max_pixels=100)
+
+    def refuse(*_: object) -> Decoded:
+        raise RejectedError(Reason.IMAGE_CORRUPT, "\N{PILE OF POO}" * 5000)
+
+    memory = os.memfd_create("test")
+    try:
+        answer = json.dumps(_Desk(memory, limits, refuse).answer(0)).encode()
+    finally:
+        os.close(memory)
+    assert len(answer) <= MAX_MESSAGE_BYTES
+    assert json.loads(answer)["reason"] == Reason.IMAGE_CORRUPT
 
 
 def test_more_threads_than_decoders(real: Decoders) -> None:
@@ -173,19 +270,22 @@ def test_signals_of_the_group_leave_decoders_at_work(real: Decoders) -> None:
 
 
 def test_memory_that_one_large_image_took_is_given_back(real: Decoders) -> None:
-    real.decode(encode(photograph(0, 4000, 3000), "JPEG"))
-    [process] = [decoder._process for decoder in real._all if decoder._process]
-    assert os.fstat(process._memory).st_size <= decoders._KEPT_BYTES
+    large = encode(photograph(0, 4000, 3000), "JPEG")
+    real.decode(large)
+    assert held_bytes(real) <= decoders._KEPT_BYTES
+    with pytest.raises(RejectedError):
+        real.decode(large[: len(large) * 9 // 10])  # its pixels are nearly all there when the end is missed
+    assert held_bytes(real) <= decoders._KEPT_BYTES
     assert real.decode(GOOD).frame == (96, 64)
 
 
 def test_nothing_is_left_of_them() -> None:
-    before = set(Path("/proc/self/fd").iterdir())
+    before = descriptors()
     with Decoders(3, LIMITS) as started:
         running = pids(started)
     assert len(running) == 3
     assert not any(Path(f"/proc/{pid}").exists() for pid in running)
-    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert descriptors() == before
 
 
 WORKER = """
@@ -221,3 +321,24 @@ async def test_the_neighbours_of_a_harmful_image_are_loaded(tmp_path: Path, monk
         outcomes = await loader.load(requests)
     assert [type(outcome) for outcome in outcomes] == [Image, RejectedError, Image] * 3
     assert {outcome.reason for outcome in outcomes if not isinstance(outcome, Image)} == {Reason.DECODER_FAILED}
+
+
+async def test_a_loader_that_closes_in_the_middle_of_an_image_ends_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hang").write_bytes(b"hang")
+    (tmp_path / "good").write_bytes(GOOD)
+    hanging, good = (ImageRequest((tmp_path / name).as_uri()) for name in ("hang", "good"))
+    monkeypatch.setattr(images, "Decoders", partial(Decoders, program=BAD_DECODER))
+    policy = ImagePolicy(roots=(tmp_path,), decoders=1, decode_timeout_s=LIMITS.seconds)
+    before = descriptors()
+    async with ImageLoader(policy) as loader:
+        loading = asyncio.create_task(loader.load([hanging, *[good] * 3]))
+        await asyncio.to_thread(eventually, loader._decoders._idle.empty, "the decoder is at work", 10)
+        running = pids(loader._decoders)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+    assert not any(map(runs, running))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    assert descriptors() == before

@@ -16,7 +16,7 @@ from detectors.device_decode import DeviceDecoder
 from detectors.images import ImageLoader, ImagePolicy, ImageRequest
 from detectors.jpeg_header import BaselineHeader
 from schemas.errors import ConfigurationError, RejectedError
-from tests.support.images import corpus, encode, exif, flip, photograph
+from tests.support.images import corpus, encode, exif, fill_bytes, flip, photograph
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The image decoding and encoding capabilities of TorchVision:DeprecationWarning"
@@ -90,6 +90,7 @@ def test_an_rgb_jpeg_is_not_taken_for_ycbcr() -> None:
 def test_headers_of_any_bytes_are_read_or_none() -> None:
     content = encode(photograph(), "JPEG", exif=exif(6))
     assert BaselineHeader.read(content) == BaselineHeader(96, 64, 6)
+    assert BaselineHeader.read(fill_bytes(content, 3)) == BaselineHeader(96, 64, 6)
     for end in range(0, 700, 3):
         assert BaselineHeader.read(content[:end]) is None
     rng = np.random.default_rng(0)

@@ -157,6 +157,16 @@ def stray_bytes(jpeg: bytes) -> bytes:
     return jpeg[:start] + b"\0\0" + jpeg[start:]
 
 
+def fill_bytes(jpeg: bytes, count: int) -> bytes:
+    """So many bytes more before the marker of each segment, which T.81 allows in B.1.1.2."""
+    filled, position = jpeg[:2], 2
+    while jpeg[position + 1] != 0xDA:
+        end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+        filled += b"\xff" * count + jpeg[position:end]
+        position = end
+    return filled + b"\xff" * count + jpeg[position:]
+
+
 def resized_header(jpeg: bytes, width: int, height: int) -> bytes:
     """The JPEG with another size in its frame header."""
     start = jpeg.index(b"\xff\xc0") + 5
