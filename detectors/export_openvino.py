@@ -4,18 +4,18 @@ import contextlib
 import importlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from detectors.base import Image
 from detectors.boxes import Letterbox
 from detectors.export_graph import Graph, decoding_part
 from detectors.openvino_graph import is_quantised, read_network, read_signature
+from detectors.openvino_library import no_telemetry, ov
 from detectors.spec import ModelSpec, read_model
 from detectors.yolo_onnx import Head, read_head
 from schemas.errors import ConfigurationError
@@ -108,7 +108,7 @@ def _graph_of(network: Any) -> Graph[Any]:
 
 def _import_nncf() -> Any:
     try:
-        with _no_telemetry():
+        with no_telemetry():
             nncf = importlib.import_module("nncf")
     except ModuleNotFoundError as error:
         raise ConfigurationError(
@@ -116,18 +116,3 @@ def _import_nncf() -> Any:
         ) from error
     nncf.set_log_level(logging.ERROR)
     return nncf
-
-
-@contextlib.contextmanager
-def _no_telemetry() -> Iterator[None]:
-    """NNCF reports to its makers who uses it, unless the package that does so is not there."""
-    name = "openvino_telemetry"
-    there = sys.modules.get(name)
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if there is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = there

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import openvino as ov
-from openvino.preprocess import PrePostProcessor
-
+from detectors.openvino_library import ov
 from detectors.spec import ModelFile
 from detectors.yolo_onnx import Signature
 from schemas.errors import ConfigurationError
@@ -21,7 +19,7 @@ def read_network(core: Any, file: ModelFile) -> Any:
         return core.read_model(file.content, file.weights) if file.weights else core.read_model(file.content)
     except RuntimeError as error:
         raise ConfigurationError(
-            f"{file.path} is not an ONNX model or IR that OpenVINO reads: {_first_line(error)}"
+            f"{file.path} is not an ONNX model or IR that OpenVINO reads: {_reason(error)}"
         ) from error
 
 
@@ -63,7 +61,7 @@ def compile_network(core: Any, network: Any, device: str, settings: Mapping[str,
     try:
         return core.compile_model(_with_preprocessing(network.clone()), device, dict(settings))
     except RuntimeError as error:
-        raise ConfigurationError(f"OpenVINO cannot compile the model for {device}: {_first_line(error)}") from error
+        raise ConfigurationError(f"OpenVINO cannot compile the model for {device}: {_reason(error)}") from error
 
 
 def precision_settings(wanted: str, offered: tuple[str, ...]) -> Mapping[str, Any]:
@@ -91,7 +89,7 @@ def _read_metadata(network: Any) -> Mapping[str, str]:
 
 def _with_preprocessing(network: Any) -> Any:
     """The graph turns bytes into planes of 0..1, off Python's lock."""
-    steps = PrePostProcessor(network)
+    steps = ov.preprocess.PrePostProcessor(network)
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
     steps.input().model().set_layout(ov.Layout("NCHW"))
@@ -103,5 +101,6 @@ def _is_discrete(core: Any, device: str) -> bool:
     return "discrete" in str(core.get_property(device, "DEVICE_TYPE")).lower()
 
 
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """The line for people: those before it say where in the library's source something was checked."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
