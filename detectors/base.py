@@ -82,9 +82,10 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which model a detector runs and how; all but `canvas` travels in each result.
+    """Which model a detector runs and how; all but `canvas` and `origin` travels in each result.
 
-    `digest`: `sha256:` + hex of the model's bytes. `canvas`: (width, height) in pixels of the largest input that images are scaled to;
+    `digest`: `sha256:` + hex of the model's bytes. `origin`: the same of the file that was asked for, where a quantised sibling runs in
+    its place; "" where they are one. `canvas`: (width, height) in pixels of the largest input that images are scaled to;
     None where the detector has no such bound.
     """
 
@@ -96,6 +97,7 @@ class ModelInfo:
     precision: str = ""
     device: str = ""
     canvas: tuple[int, int] | None = None
+    origin: str = ""
 
 
 class Detector(Protocol):

@@ -1,6 +1,7 @@
 """Which backend runs a model: by the file, the device, what is asked for and what is installed. Imports none of them."""
 
 import ctypes
+import importlib.metadata
 import importlib.util
 import logging
 from collections.abc import Callable
@@ -26,7 +27,10 @@ class _Backend:
         return device == "auto" or device.lower().startswith(self.devices)
 
 
-# In the order of preference: for an ONNX file the first that can is the fastest.
+# The build of ONNX Runtime that has CUDA; `import onnxruntime` serves both.
+_CUDA_BUILD = "onnxruntime-gpu"
+
+# In the order of preference: for an ONNX file the first that can is the fastest, unless it is left with the CPU where another has a GPU.
 _BACKENDS = {
     "tensorrt": _Backend("tensorrt", "tensorrt", (".onnx", ".engine"), ("cuda",)),
     "openvino": _Backend("openvino", "", (".onnx", ".xml"), ("cpu", "gpu", "npu")),
@@ -37,8 +41,10 @@ _BACKENDS = {
 
 
 def is_installed(package: str) -> bool:
-    """Whether a package could be imported; it is not."""
-    return importlib.util.find_spec(package) is not None
+    """Whether a package could be imported, which it is not, or a distribution of that name is there."""
+    if importlib.util.find_spec(package):
+        return True
+    return any(importlib.metadata.distributions(name=package))
 
 
 def sees_cuda() -> bool:
@@ -76,8 +82,11 @@ def choose_backend(
     if spec.backend != "auto":
         return _check_wish(spec, suffix, installed)
     rejected: list[str] = []
+    prefers_onnxruntime = "onnxruntime" in fit and spec.device == "auto" and installed(_CUDA_BUILD) and cuda()
     for name, backend in fit.items():
-        if not backend.drives(spec.device):
+        if name == "openvino" and prefers_onnxruntime:
+            rejected.append("openvino would run on the CPU, and onnxruntime has CUDA")
+        elif not backend.drives(spec.device):
             rejected.append(f"{name} does not drive {spec.device}")
         elif not installed(backend.package):
             rejected.append(f"{name} is not installed ({_remedy(backend)})")

@@ -9,6 +9,7 @@ import numpy as np
 
 from detectors.export_graph import Graph, decoding_part
 from detectors.spec import read_labels_file
+from detectors.yolo_onnx import PRECISION_KEY
 from schemas.errors import ConfigurationError
 
 # Operators that read shapes, or that say themselves what type they make: the type of their input is no matter, or must stay.
@@ -30,6 +31,8 @@ def write_half(source: Path, out: Path) -> None:
     labels = read_labels_file(source)
     if labels and all(entry.key != "names" for entry in model.metadata_props):
         model.metadata_props.add(key="names", value=str(dict(enumerate(labels))))
+    if all(entry.key != PRECISION_KEY for entry in model.metadata_props):
+        model.metadata_props.add(key=PRECISION_KEY, value="f16")
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"
     _Halving(onnx, model.graph).run()

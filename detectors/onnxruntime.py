@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, Letterbox, Thresholds, join, read_yolo
 from detectors.buckets import Batcher, Buckets
-from detectors.siblings import find_quantised, trace, vouched_for
+from detectors.cores import usable_cores
+from detectors.processor import processor_name
 from detectors.spec import ModelFile, ModelSpec, read_model
 from detectors.yolo_onnx import Head, Signature, read_head
 from schemas.errors import ConfigurationError
@@ -27,34 +28,41 @@ log = logging.getLogger(__name__)
 _CPU_BUCKETS, _CUDA_BUCKETS = Buckets((1, 2)), Buckets((1, 2, 4, 8, 16, 32))
 CONCURRENCY = 2
 _TYPES: dict[str, type[np.float32 | np.float16]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_SIBLINGS = (".onnx",)
+_PRECISIONS = {np.float32: "f32", np.float16: "f16"}
+# In the names of operators that only a network has that computes in 8 bits, as they stand in the file.
+_QUANTISED = (b"QuantizeLinear", b"QLinearConv", b"ConvInteger")
 _NO_MEMORY = ("out of memory", "failed to allocate memory", "bad allocation", "bad_alloc")
 
 _Provider = tuple[str, dict[str, str]]
+_CPU: _Provider = ("CPUExecutionProvider", {})
 
 
 def load(spec: ModelSpec) -> "OnnxRuntimeDetector":
-    """Read and warm a model. Raises ConfigurationError where the file or the device is not fit for it."""
-    if spec.precision not in {"auto", "f32", "int8"}:
+    """Read and warm a model; `f32` and `auto` take it in the precision that it has.
+
+    Raises ConfigurationError where the file or the device is not fit for it, or the file is in another precision than is asked for.
+    """
+    detector = OnnxRuntimeDetector(spec, read_model(spec))
+    own = detector.model.precision
+    if spec.precision not in {"auto", "f32", own}:
         raise ConfigurationError(
-            f"onnxruntime runs a model in its own precision, not in {spec.precision}; choose auto, or export the model with --half"
+            f"onnxruntime runs {spec.path} in its own precision, {own}, not in {spec.precision}; choose auto, or the backend openvino, "
+            "or a file in that precision: sightstream models export --half makes one in f16"
         )
-    wanted = find_quantised(spec, _SIBLINGS) if spec.precision == "int8" else spec
-    detector = OnnxRuntimeDetector(wanted, read_model(wanted))
     detector.warm()
     return detector
 
 
 def precisions(spec: ModelSpec) -> tuple[str, ...]:
-    """What `auto` may choose from: the model as it is, and int8 where a sibling is there and vouched for."""
-    file = read_model(spec)
-    return ("f32", *(["int8"] if vouched_for(spec, file, _SIBLINGS) else []))
+    """What `auto` may choose from: the model as it is. Raises ConfigurationError where its file is not there."""
+    read_model(spec)
+    return ("f32",)
 
 
 def place(spec: ModelSpec) -> str:
-    """The library, its version, the device, the sibling: what a measurement holds for."""
+    """The library, its version and the device: what a measurement holds for."""
     provider, _ = _choose_provider(spec.device)
-    return f"onnxruntime {ort.__version__} on {provider[0]} {provider[1]} {_processor()}, {trace(spec, _SIBLINGS)}"
+    return f"onnxruntime {ort.__version__} on {provider[0]} {provider[1]} {processor_name()}"
 
 
 class OnnxRuntimeDetector:
@@ -62,25 +70,22 @@ class OnnxRuntimeDetector:
 
     def __init__(self, spec: ModelSpec, file: ModelFile) -> None:
         self._spec = spec
-        provider, why = _choose_provider(spec.device)
-        if spec.device == "auto":
-            log.info("device auto: %s, as %s", provider[0], why)
-        self._session = _open_session(file, provider)
+        self._session, provider = _place_session(file, spec.device)
         self._head = _read_head(self._session, file, spec)
         images, output = self._session.get_inputs()[0], self._session.get_outputs()[0]
         self._names = (images.name, output.name)
         self._type: type[np.float32 | np.float16] = _TYPES[images.type]
-        buckets = _CPU_BUCKETS if provider[0].startswith("CPU") else _CUDA_BUCKETS
+        on_cpu = provider == _CPU
+        buckets = _CPU_BUCKETS if on_cpu else _CUDA_BUCKETS
         self._batcher = Batcher(Buckets((self._head.batch,)) if self._head.batch else buckets, _is_exhausted)
-        on_cpu = provider[0].startswith("CPU")
         self._model = ModelInfo(
             name=spec.model_name,
             version=spec.version,
             digest=file.digest,
             labels=self._head.labels,
             backend=f"onnxruntime {ort.__version__}",
-            precision="int8" if spec.precision == "int8" else "f16" if self._type is np.float16 else "f32",
-            device=_processor() if on_cpu else f"cuda:{provider[1]['device_id']}",
+            precision="int8" if _is_quantised(file) else self._head.precision or _PRECISIONS[self._type],
+            device=processor_name() if on_cpu else f"cuda:{provider[1]['device_id']}",
             canvas=self._head.canvas,
         )
 
@@ -143,6 +148,21 @@ class OnnxRuntimeDetector:
         return np.asarray(predictions, np.float32)
 
 
+def _place_session(file: ModelFile, device: str) -> tuple[Any, _Provider]:
+    """A session, and where it runs: the library goes on without a provider that does not start, so that is looked up."""
+    provider, why = _choose_provider(device)
+    session = _open_session(file, provider)
+    if provider[0] not in session.get_providers():
+        if device != "auto":
+            raise ConfigurationError(
+                f"onnxruntime cannot start {provider[0]} for {device}; are the driver, CUDA and cuDNN those that it is built for?"
+            )
+        provider, why = _CPU, f"{provider[0]} does not start"
+    if device == "auto":
+        log.info("device auto: %s, as %s", provider[0], why)
+    return session, provider
+
+
 def _open_session(file: ModelFile, provider: _Provider) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = _cores()
@@ -178,7 +198,7 @@ def _choose_provider(wanted: str) -> tuple[_Provider, str]:
             "this onnxruntime is built without CUDA: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
         )
     if name == "cpu" or not has_cuda:
-        return ("CPUExecutionProvider", {}), "onnxruntime is built without CUDA"
+        return _CPU, "onnxruntime is built without CUDA"
     # Grown by what is asked for, and not to the next power of two, which on a shared device is another's memory.
     options = {"device_id": index or "0", "arena_extend_strategy": "kSameAsRequested"}
     return ("CUDAExecutionProvider", options), "onnxruntime is built with CUDA"
@@ -186,21 +206,16 @@ def _choose_provider(wanted: str) -> tuple[_Provider, str]:
 
 def _cores() -> int:
     """Physical cores that this process may use: a second thread of a core adds nothing to kernels that fill it."""
-    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     try:
-        return len({Path(siblings.format(cpu)).read_text("ascii") for cpu in mine})
+        physical = len({Path(siblings.format(cpu)).read_text("ascii") for cpu in os.sched_getaffinity(0)})
     except OSError:
-        return len(mine)
+        return usable_cores()
+    return min(physical, usable_cores())
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "CPU")
+def _is_quantised(file: ModelFile) -> bool:
+    return any(name in file.content for name in _QUANTISED)
 
 
 def _is_exhausted(error: Exception) -> bool:

@@ -14,7 +14,6 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from detectors.base import Boxes, Image, ModelInfo
@@ -28,6 +27,7 @@ from detectors.openvino_graph import (
     read_network,
     read_signature,
 )
+from detectors.openvino_library import ov
 from detectors.siblings import find_quantised, trace, vouched_for
 from detectors.spec import ModelFile, ModelSpec, read_model
 from detectors.yolo_onnx import read_head
@@ -40,15 +40,21 @@ log = logging.getLogger(__name__)
 CONCURRENCY = 2
 # Requests of a call that wait behind those that run, so that a stream never waits for the letterbox.
 SPARE_REQUESTS = 2
-_SIBLINGS = (".xml", ".onnx")
 
 _Lane = list[Any]
 
 
 def load(spec: ModelSpec) -> "OpenVinoDetector":
-    """Read, compile and warm a model. Raises ConfigurationError where the file or the device is not fit for it."""
-    wanted = find_quantised(spec, _SIBLINGS) if spec.precision == "int8" else spec
-    detector = OpenVinoDetector(wanted, read_model(wanted))
+    """Read, compile and warm a model; for `int8` its sibling, unless it is quantised itself.
+
+    Raises ConfigurationError where the file or the device is not fit for it.
+    """
+    file = read_model(spec)
+    if spec.precision != "int8" or is_quantised(read_network(ov.Core(), file)):
+        detector = OpenVinoDetector(spec, file)
+    else:
+        sibling = find_quantised(spec)
+        detector = OpenVinoDetector(sibling, read_model(sibling), origin=file.digest)
     detector.warm()
     return detector
 
@@ -65,14 +71,14 @@ def precisions(spec: ModelSpec) -> tuple[str, ...]:
     if "bf16" in offered:
         # Never faster than bf16 on a CPU that has that, and several times slower on most.
         offered = tuple(name for name in offered if name != "f16")
-    return (*offered, *(["int8"] if vouched_for(spec, file, _SIBLINGS) else []))
+    return (*offered, *(["int8"] if vouched_for(spec, file) else []))
 
 
 def place(spec: ModelSpec) -> str:
     """The library, its version, the device's full name, the sibling: what a measurement holds for."""
     core = ov.Core()
     device = core.get_property(choose_device(core, spec.device)[0], "FULL_DEVICE_NAME")
-    return f"openvino {ov.__version__} on {device}, {trace(spec, _SIBLINGS)}"
+    return f"openvino {ov.__version__} on {device}, {trace(spec)}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +103,7 @@ class OpenVinoDetector:
     An image that comes alone while nothing else runs has all cores to itself, in a second graph that is compiled for latency.
     """
 
-    def __init__(self, spec: ModelSpec, file: ModelFile) -> None:
+    def __init__(self, spec: ModelSpec, file: ModelFile, origin: str = "") -> None:
         core = ov.Core()
         network = read_network(core, file)
         self._spec = spec
@@ -132,6 +138,7 @@ class OpenVinoDetector:
             precision=str(precision),
             device=str(core.get_property(device, "FULL_DEVICE_NAME")),
             canvas=self._head.canvas,
+            origin=origin,
         )
         log.info("compiled %s for %s", file.path.name, device, extra={"streams": streams, "precision": precision})
 

@@ -4,8 +4,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.base import Boxes, Detector, Image
+from detectors.cores import usable_cores
 from detectors.parity import Asked, Tolerance, compare
 from detectors.spec import ModelSpec, read_model
-from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 
 log = logging.getLogger(__name__)
@@ -47,15 +48,20 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One precision on the probes: images a second, the share of boxes that the first one has too, and whether that is enough."""
+    """One precision on the probes: images a second, and the share of so many boxes that the first one has too.
+
+    `holds`: whether that is enough, and they are enough for a share to mean something.
+    """
 
     precision: str
     images_per_s: float
     agreement: float
+    boxes: int
     holds: bool
 
     def __str__(self) -> str:
-        return f"{self.precision} {self.images_per_s:.0f} images/s, {self.agreement:.1%} of boxes alike"
+        verdict = "" if self.holds else ", which is not enough"
+        return f"{self.precision} {self.images_per_s:.0f} images/s, {self.agreement:.1%} of {self.boxes} boxes alike{verdict}"
 
 
 def open_fastest(
@@ -63,29 +69,30 @@ def open_fastest(
 ) -> Detector:
     """Load `spec` in the precision that an earlier start chose for it here, else in the one that is measured fastest now.
 
-    The choice is kept in `cache_dir`; a file there that is not readable is as none. Raises what loading the first precision raises.
+    The choice is kept in `cache_dir`; a file there that is not readable is as none. Raises what the first precision raises; another one
+    that fails is left out, and the log says so.
     """
     kept = cache_dir and cache_dir / f"precision-{_fingerprint(spec, backend.place(spec))}.json"
-    if kept and (known := _recall(kept)):
-        try:
-            detector = backend.load(replace(spec, precision=known))
-        except ConfigurationError as error:
-            log.warning("precision auto: %s was chosen at an earlier start, but is no more: %s", known, error)
-        else:
-            log.info("precision auto: %s, as measured at an earlier start", known)
-            return detector
-    detectors = _load_all(spec, backend)
-    if len(detectors) == 1:
-        return next(iter(detectors.values()))
-    trials = _try(detectors, now)
-    chosen = choose(trials)
-    for name, detector in detectors.items():
-        if name != chosen:
-            detector.close()
-    log.info("precision auto: %s, the fastest that finds what f32 finds: %s", chosen, "; ".join(map(str, trials)))
-    if kept:
-        _keep(kept, chosen, trials)
-    return detectors[chosen]
+    offered = backend.precisions(spec)
+    # A sibling may have changed since it was measured: only what is on offer now is as good as then.
+    if kept and (known := _recall(kept)) in offered and (detector := _reopen(replace(spec, precision=known), backend)):
+        return detector
+    detectors: dict[str, Detector] = {}
+    try:
+        for name in offered:
+            with _leaving_out(name, detectors):
+                detectors[name] = backend.load(replace(spec, precision=name))
+        if len(detectors) == 1:
+            return detectors.popitem()[1]
+        trials = _try(detectors, now)
+        chosen = choose(trials)
+        log.info("precision auto: %s, the fastest that finds what f32 finds: %s", chosen, "; ".join(map(str, trials)))
+        if kept:
+            _keep(kept, chosen, trials)
+        return detectors.pop(chosen)
+    finally:
+        for loser in detectors.values():
+            loser.close()
 
 
 def choose(trials: Sequence[Trial]) -> str:
@@ -95,35 +102,50 @@ def choose(trials: Sequence[Trial]) -> str:
     return best.precision if best.images_per_s >= _WORTHWHILE * trials[0].images_per_s else trials[0].precision
 
 
-def _load_all(spec: ModelSpec, backend: Backend) -> dict[str, Detector]:
-    """A detector of each precision on offer; only the first one has to load."""
-    first, *others = backend.precisions(spec)
-    detectors = {first: backend.load(replace(spec, precision=first))}
-    for name in others:
-        try:
-            detectors[name] = backend.load(replace(spec, precision=name))
-        except ConfigurationError as error:
-            log.warning("precision auto: %s is left out: %s", name, error)
-    return detectors
+def _reopen(spec: ModelSpec, backend: Backend) -> Detector | None:
+    try:
+        detector = backend.load(spec)
+    except Exception as error:  # noqa: BLE001 - whatever a library raises, another precision may do
+        log.warning("precision auto: %s was chosen at an earlier start, but fails now: %s", spec.precision, error)
+        return None
+    log.info("precision auto: %s, as measured at an earlier start", spec.precision)
+    return detector
+
+
+@contextmanager
+def _leaving_out(name: str, detectors: dict[str, Detector]) -> Iterator[None]:
+    """Drops a precision from `detectors` that fails, whatever with; but the first one, which is no luxury, has to work."""
+    try:
+        yield
+    except Exception as error:
+        if name == next(iter(detectors), name):
+            raise
+        log.warning("precision auto: %s is left out: %s", name, error)
+        if name in detectors:
+            detectors.pop(name).close()
 
 
 def _try(detectors: dict[str, Detector], now: Callable[[], float]) -> list[Trial]:
-    """Rounds in turn, the best of each: another process's burst spoils one round and not one precision."""
+    """Rounds in turn, the best of each: another process's burst spoils one round and not one precision. What fails is dropped."""
     probes = [Image(draw(seed)) for seed in range(_PROBES)]
     wanted = DetectParameters(confidence=_ASKED.confidence, iou=_ASKED.iou, max_detections=_ASKED.limit)
-    found = {name: detector.detect(probes, [wanted] * _PROBES) for name, detector in detectors.items()}
+    found: dict[str, Boxes] = {}
     rates = dict.fromkeys(detectors, 0.0)
+    for name, detector in list(detectors.items()):
+        with _leaving_out(name, detectors):
+            found[name] = detector.detect(probes, [wanted] * _PROBES)
     for _ in range(_ROUNDS):
-        for name, detector in detectors.items():
-            rates[name] = max(rates[name], _rate(detector, probes, now))
+        for name, detector in list(detectors.items()):
+            with _leaving_out(name, detectors):
+                rates[name] = max(rates[name], _rate(detector, probes, now))
     reference = found[next(iter(found))]
-    return [_judge(name, rates[name], reference, boxes) for name, boxes in found.items()]
+    return [_judge(name, rates[name], reference, found[name]) for name in detectors]
 
 
 def _judge(name: str, images_per_s: float, reference: Boxes, boxes: Boxes) -> Trial:
     compared = compare(name, [str(seed) for seed in range(_PROBES)], (reference, boxes), _ASKED, _TOLERANCE)
     share = 1 - len(compared.defects) / max(compared.compared, 1)
-    return Trial(name, images_per_s, share, boxes is reference or compared.holds)
+    return Trial(name, images_per_s, share, compared.compared, boxes is reference or compared.holds)
 
 
 def _rate(detector: Detector, probes: list[Image], now: Callable[[], float]) -> float:
@@ -159,7 +181,7 @@ def draw(seed: int) -> NDArray[np.uint8]:
 
 
 def _fingerprint(spec: ModelSpec, place: str) -> str:
-    said = (read_model(spec).digest, spec.digest is None, place, spec.image_size)
+    said = (read_model(spec).digest, spec.digest is None, place, usable_cores(), spec.image_size, spec.compiled)
     return hashlib.blake2b(repr(said).encode(), digest_size=12).hexdigest()
 
 

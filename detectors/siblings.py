@@ -13,18 +13,16 @@ from schemas.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
-_MARK = ".int8"
+_MARK, _SUFFIXES = ".int8", (".xml", ".onnx")
 
 
-def find_quantised(spec: ModelSpec, suffixes: tuple[str, ...]) -> ModelSpec:
-    """The sibling of `spec`'s model, of the first of these suffixes that is there; the model itself if its name says int8.
+def find_quantised(spec: ModelSpec) -> ModelSpec:
+    """The sibling of `spec`'s model.
 
     Raises ConfigurationError where there is none, with the command that makes one, and for a pinned model: its pin is for other bytes.
     """
     path = Path(spec.path)
-    if path.stem.endswith(_MARK):
-        return spec
-    sibling = _sibling(path, suffixes)
+    sibling = _sibling(path)
     if sibling is None:
         command = f"sightstream models export {path} --to openvino --int8 --calibration DIR"
         raise ConfigurationError(f"{path} has no int8 sibling; make one: {command}")
@@ -33,12 +31,12 @@ def find_quantised(spec: ModelSpec, suffixes: tuple[str, ...]) -> ModelSpec:
     return replace(spec, path=str(sibling), name=spec.model_name, precision="int8")
 
 
-def vouched_for(spec: ModelSpec, file: ModelFile, suffixes: tuple[str, ...]) -> bool:
+def vouched_for(spec: ModelSpec, file: ModelFile) -> bool:
     """Whether an int8 sibling is there whose report holds for these very files; the log says why not.
 
     Never for a pinned model: the pin says which bytes may run, and a sibling's are others.
     """
-    sibling = _sibling(Path(spec.path), suffixes)
+    sibling = _sibling(Path(spec.path))
     if sibling is None:
         return False
     report = read_parity_report(sibling)
@@ -56,15 +54,15 @@ def vouched_for(spec: ModelSpec, file: ModelFile, suffixes: tuple[str, ...]) -> 
     return False
 
 
-def trace(spec: ModelSpec, suffixes: tuple[str, ...]) -> str:
+def trace(spec: ModelSpec) -> str:
     """Changes when a sibling or its report comes, goes or is written anew; reads neither."""
-    sibling = _sibling(Path(spec.path), suffixes)
+    sibling = _sibling(Path(spec.path))
     files = [] if sibling is None else [sibling, report_path(sibling)]
     return "; ".join(f"{path.name} {path.stat().st_mtime_ns}" for path in files if path.is_file()) or "no sibling"
 
 
-def _sibling(path: Path, suffixes: tuple[str, ...]) -> Path | None:
-    siblings = (path.with_name(f"{path.stem}{_MARK}{suffix}") for suffix in suffixes)
+def _sibling(path: Path) -> Path | None:
+    siblings = (path.with_name(f"{path.stem}{_MARK}{suffix}") for suffix in _SUFFIXES)
     return next((sibling for sibling in siblings if sibling.is_file()), None)
 
 

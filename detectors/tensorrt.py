@@ -16,7 +16,7 @@ from detectors.precision import open_fastest
 from detectors.spec import ModelFile, ModelSpec, read_model
 from detectors.tensorrt_plan import EngineFile, Profile, Target, open_or_build
 from detectors.torch_environment import calm_threads
-from detectors.yolo_onnx import Head, Signature, read_head
+from detectors.yolo_onnx import PRECISION_KEY, Head, Signature, read_head
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -87,9 +87,12 @@ class _Cached:
         return load(spec, self.cache_dir)
 
     def precisions(self, spec: ModelSpec) -> tuple[str, ...]:
-        made = EngineFile.unpack(read_model(spec).content)
-        if made:
-            return (made.target.precision,)
+        file = read_model(spec)
+        if _is_engine(file):
+            made = EngineFile.unpack(file.content)
+            return (made.target.precision if made else "f32",)
+        if said := _said_precision(_read_signature(file)):
+            return (said,)
         return _PRECISIONS if importlib.util.find_spec("onnx") else ("f32",)
 
     def place(self, spec: ModelSpec) -> str:
@@ -126,7 +129,7 @@ def _open_file(
     file: ModelFile, spec: ModelSpec, trt: Any, placement: "Placement"
 ) -> tuple[Head, Target, "Executor"] | None:
     """What an `.engine` file holds; None for any other file."""
-    if file.path.suffix.lower() != ".engine":
+    if not _is_engine(file):
         return None
     made = EngineFile.unpack(file.content)
     if made is None:
@@ -167,15 +170,24 @@ def _open_graph(
 def _aim(file: ModelFile, head: Head, spec: ModelSpec, trt: Any, placement: "Placement") -> Target:
     if head.stride and any(side % head.stride for side in head.canvas):
         raise ConfigurationError(f"image_size {spec.image_size} is not a multiple of the model's stride, {head.stride}")
-    return Target(placement.name, trt.__version__, file.digest, spec.precision, Profile.of(head))
+    # A network of its own precision computes in that, whatever is asked for.
+    return Target(placement.name, trt.__version__, file.digest, head.precision or spec.precision, Profile.of(head))
 
 
 def _build(file: ModelFile, target: Target, signature: Signature, trt: Any) -> EngineFile:
     from detectors.tensorrt_runtime import build_plan  # noqa: PLC0415 - brings torch
 
     half = target.precision == "f16"
-    graph = _to_half(file) if half else file.content
+    graph = _to_half(file) if half and not _said_precision(signature) else file.content
     return EngineFile(target, signature, build_plan(trt, graph, target.profile, tf32=half))
+
+
+def _is_engine(file: ModelFile) -> bool:
+    return file.path.suffix.lower() == ".engine"
+
+
+def _said_precision(signature: Signature) -> str:
+    return signature.metadata.get(PRECISION_KEY, "")
 
 
 def _to_half(file: ModelFile) -> bytes:
@@ -196,6 +208,6 @@ def _open_plan(trt: Any, plan: bytes, placement: "Placement") -> "Executor | Non
 def _read_signature(file: ModelFile) -> Signature:
     """What the file says of itself, by OpenVINO's reader: it is installed everywhere."""
     graphs = importlib.import_module("detectors.openvino_graph")
-    openvino = importlib.import_module("openvino")
-    signature: Signature = graphs.read_signature(graphs.read_network(openvino.Core(), file))
+    ov = importlib.import_module("detectors.openvino_library").ov
+    signature: Signature = graphs.read_signature(graphs.read_network(ov.Core(), file))
     return signature

@@ -1,14 +1,15 @@
 """Where torch computes and how finely: the device, the precision, and the threads that a process gives to it."""
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from detectors.cores import usable_cores
 from detectors.metrics import GPU_OOM
+from detectors.processor import processor_name
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
-_BF16_CAPABILITIES = ("amx_bf16", "avx512_bf16")
+_BF16_CAPABILITIES = {"amx_bf16", "avx512_bf16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,9 @@ class Placement:
 
     @property
     def place(self) -> str:
-        """torch, its version and the device: what a measurement holds for."""
-        return f"torch {torch.__version__} on {self.name}"
+        """torch, its version, the device and what a processor can do: what a measurement holds for."""
+        device = self.name if self.is_cuda else f"{processor_name()} {' '.join(sorted(_cpu_capabilities()))}"
+        return f"torch {torch.__version__} on {device}"
 
     @property
     def precision(self) -> str:
@@ -79,7 +81,7 @@ def _count_threads(device_type: str) -> int:
     On a CPU, all cores that this process may use: decoders beside it have the gaps, and threads that wait for one another sleep (see
     `detectors.torch_environment`). Beside a GPU one is enough, as what is left to the CPU are small arrays.
     """
-    return 1 if device_type == "cuda" else max(1, len(os.sched_getaffinity(0)))
+    return 1 if device_type == "cuda" else usable_cores()
 
 
 def offered_precisions(spec: ModelSpec) -> tuple[str, ...]:
@@ -87,8 +89,7 @@ def offered_precisions(spec: ModelSpec) -> tuple[str, ...]:
     device, _ = _choose_device(spec.device)
     if device.type == "cuda":
         return ("f32", "f16")
-    able = torch.cpu.get_capabilities()
-    return ("f32", "bf16") if any(able.get(name) for name in _BF16_CAPABILITIES) else ("f32",)
+    return ("f32", "bf16") if _cpu_capabilities() & _BF16_CAPABILITIES else ("f32",)
 
 
 def compile_network(call: Callable[[Any], Any], compiler: str | None) -> Callable[[Any], Any]:
@@ -100,6 +101,10 @@ def compile_network(call: Callable[[Any], Any], compiler: str | None) -> Callabl
 def is_out_of_memory(error: Exception) -> bool:
     """Whether torch had no memory left on a device."""
     return isinstance(error, torch.OutOfMemoryError)
+
+
+def _cpu_capabilities() -> set[str]:
+    return {name for name, able in torch.cpu.get_capabilities().items() if able is True}
 
 
 def _choose_device(wanted: str) -> tuple[Any, str]:

@@ -1,8 +1,9 @@
 """What an exported YOLO model says of itself, whichever library reads the file.
 
 ONNX files carry it in `metadata_props`, as Ultralytics' export writes it: `names` (the text of a dict from class id to label), `stride`
-and `imgsz` (the text of `[height, width]`). OpenVINO IR carries the same keys under `rt_info["framework"]`, where OpenVINO's ONNX reader
-puts them and `openvino.save_model` keeps them. Labels may lie in `NAME.labels.txt` beside either.
+and `imgsz` (the text of `[height, width]`). `sightstream_precision` is `f16` where our own export converted the network. OpenVINO IR
+carries the same keys under `rt_info["framework"]`, where OpenVINO's ONNX reader puts them and `openvino.save_model` keeps them. Labels
+may lie in `NAME.labels.txt` beside either.
 """
 
 import ast
@@ -14,6 +15,7 @@ from pathlib import Path
 from detectors.spec import ModelSpec, read_labels_file
 from schemas.errors import ConfigurationError
 
+PRECISION_KEY = "sightstream_precision"
 _DEFAULT_SIZE, _DEFAULT_STRIDE = 640, 32
 _BOX_ROWS = 4
 
@@ -32,13 +34,15 @@ class Head:
     """How to feed the model and read its output.
 
     `canvas`: (width, height) of the largest input. `stride`: sides of smaller canvases are multiples of it; None where the input's size is
-    fixed. `batch`: the number of images of a call where that is fixed, else None.
+    fixed. `batch`: the number of images of a call where that is fixed, else None. `precision`: what the file says that it computes in; ""
+    where it says nothing.
     """
 
     labels: tuple[str, ...]
     canvas: tuple[int, int]
     stride: int | None
     batch: int | None = None
+    precision: str = ""
 
 
 def read_head(signature: Signature, path: Path, spec: ModelSpec) -> Head:
@@ -50,10 +54,11 @@ def read_head(signature: Signature, path: Path, spec: ModelSpec) -> Head:
         raise ConfigurationError(f"{path} does not say its labels (metadata `names`); {hint}")
     _check_shapes(signature, labels, path)
     batch, _, height, width = signature.images
+    precision = metadata.get(PRECISION_KEY, "")
     if height is not None and width is not None:
-        return Head(labels, (width, height), None, batch)
+        return Head(labels, (width, height), None, batch, precision)
     height, width = _parse_sizes(metadata.get("imgsz")) if spec.image_size is None else (spec.image_size,) * 2
-    return Head(labels, (width, height), _parse_stride(metadata.get("stride")), batch)
+    return Head(labels, (width, height), _parse_stride(metadata.get("stride")), batch, precision)
 
 
 def _check_shapes(signature: Signature, labels: tuple[str, ...], path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from detectors.choice import choose_backend
+from detectors.choice import choose_backend, is_installed
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 
@@ -22,6 +22,10 @@ def choose(spec: ModelSpec, installed: set[str] = EVERYTHING, *, cuda: bool = Fa
         ("a.onnx", "auto", EVERYTHING, True, "tensorrt"),
         ("a.onnx", "auto", EVERYTHING, False, "openvino"),
         ("a.ONNX", "auto", EVERYTHING - {"tensorrt"}, True, "openvino"),
+        ("a.onnx", "auto", EVERYTHING - {"tensorrt"} | {"onnxruntime-gpu"}, True, "onnxruntime"),
+        ("a.onnx", "auto", EVERYTHING - {"tensorrt"} | {"onnxruntime-gpu"}, False, "openvino"),
+        ("a.onnx", "CPU", EVERYTHING - {"tensorrt"} | {"onnxruntime-gpu"}, True, "openvino"),
+        ("a.xml", "auto", EVERYTHING - {"tensorrt"} | {"onnxruntime-gpu"}, True, "openvino"),
         ("a.onnx", "auto", {"onnxruntime"}, False, "onnxruntime"),
         ("a.onnx", "cuda:1", EVERYTHING, True, "tensorrt"),
         ("a.onnx", "cuda:1", {"openvino", "onnxruntime"}, True, "onnxruntime"),
@@ -74,6 +78,12 @@ def test_a_wish_is_kept_to(path: str, backend: str) -> None:
 def test_what_cannot_be_says_what_to_do(change: dict[str, str], installed: set[str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         choose(replace(ModelSpec(path="a.onnx"), **change), installed)  # type: ignore[arg-type]
+
+
+def test_a_package_and_a_distribution_are_both_known_by_their_name() -> None:
+    assert is_installed("cv2")
+    assert is_installed("opencv-python-headless") or is_installed("opencv-python")
+    assert not is_installed("no-such-package")
 
 
 def test_auto_says_what_it_chose_and_why(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,14 +9,18 @@ import onnxruntime as ort
 import pytest
 from onnxconverter_common import float16
 
+from detectors import onnxruntime
 from detectors.base import Image
-from detectors.onnxruntime import OnnxRuntimeDetector, load, precisions
+from detectors.export_onnx import write_half
+from detectors.onnxruntime import CONCURRENCY, OnnxRuntimeDetector, load, precisions
 from detectors.openvino import load as load_openvino
+from detectors.processor import processor_name
+from detectors.registry import open_detector
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 from tests.support.images import photograph
-from tests.support.models import LABELS, write_tiny_yolo
+from tests.support.models import LABELS, quantise, write_tiny_yolo
 
 ANYTHING = DetectParameters(confidence=0.01)
 
@@ -105,6 +109,41 @@ def test_a_half_precision_model_is_fed_in_half_precision(tiny: Path) -> None:
     assert boxes.scores[0] == pytest.approx(full.scores[0], abs=0.01)
 
 
+def test_a_model_in_another_precision_says_so_and_may_be_asked_for_in_it(tiny: Path) -> None:
+    half, quantised = (tiny.with_name(f"tiny.{name}.onnx") for name in ("fp16", "int8"))
+    write_half(tiny, half)
+    quantise(write_tiny_yolo(quantised))
+    for path, precision in ((tiny, "f32"), (half, "f16"), (quantised, "int8")):
+        for wanted in ("auto", precision):
+            assert load(ModelSpec(path=str(path), precision=wanted)).model.precision == precision
+
+
+def test_several_devices_run_a_half_precision_model(tiny: Path) -> None:
+    onnx.save(float16.convert_float_to_float16(onnx.load(tiny)), tiny)
+    fleet = open_detector(ModelSpec(path=str(tiny), backend="onnxruntime", device="cpu,cpu"))
+    assert (fleet.model.precision, fleet.concurrency) == ("f16", 2 * CONCURRENCY)
+    fleet.close()
+
+
+def test_a_provider_that_does_not_start_is_an_error_unless_it_is_auto(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = ort.InferenceSession
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    # As the library does where a provider's own libraries are not there: it goes on without.
+    monkeypatch.setattr(
+        ort, "InferenceSession", lambda model, options, providers: real(model, options, ["CPUExecutionProvider"])
+    )
+    with pytest.raises(ConfigurationError, match="cannot start CUDAExecutionProvider for cuda:0; are the driver"):
+        load(ModelSpec(path=str(tiny), device="cuda:0"))
+    assert load(ModelSpec(path=str(tiny))).model.device == processor_name()
+
+
+def test_no_more_threads_than_the_cores_that_a_quota_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "usable_cores", lambda: 1)
+    assert onnxruntime._cores() == 1
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.onnx"
     path.write_text("not a model")
@@ -117,8 +156,8 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     [
         ({"device": "GPU"}, "has no device GPU; choose auto, cpu or cuda:0"),
         ({"device": "cuda:x"}, "has no device cuda:x"),
-        ({"precision": "bf16"}, "choose auto, or export the model with --half"),
-        ({"precision": "int8"}, "no int8 sibling; make one: sightstream models export"),
+        ({"precision": "bf16"}, "in its own precision, f32, not in bf16; choose auto, or the backend openvino"),
+        ({"precision": "int8"}, "in its own precision, f32, not in int8; choose auto, or the backend openvino"),
     ],
 )
 def test_a_device_or_precision_that_is_not_there_is_refused(tiny: Path, change: dict[str, str], message: str) -> None:

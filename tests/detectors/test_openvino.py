@@ -2,6 +2,10 @@
 
 import hashlib
 import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +15,13 @@ from numpy.typing import NDArray
 from detectors.base import Boxes, Image
 from detectors.openvino import OpenVinoDetector, load, precisions
 from detectors.openvino_graph import precision_settings
+from detectors.registry import open_detector
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
+from tests.support.data import ROOT
 from tests.support.images import photograph
-from tests.support.models import LABELS, write_ir, write_tiny_yolo
+from tests.support.models import LABELS, quantise, write_ir, write_tiny_yolo
 
 ANYTHING = DetectParameters(confidence=0.01)
 
@@ -117,8 +123,57 @@ def test_another_number_of_labels_than_the_head_has_is_refused(tmp_path: Path) -
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.onnx"
     path.write_text("not a model")
-    with pytest.raises(ConfigurationError, match="not an ONNX model"):
+    with pytest.raises(
+        ConfigurationError, match="not an ONNX model or IR that OpenVINO reads: Unable to read the model"
+    ):
         load(ModelSpec(path=str(path)))
+
+
+def test_a_model_that_is_quantised_already_runs_as_it_is(tiny: Path) -> None:
+    quantise(tiny)
+    spec = ModelSpec(path=str(tiny), precision="auto")
+    (offered,) = precisions(spec)
+    for wanted in ("auto", "f32", offered):
+        assert load(replace(spec, precision=wanted)).model.precision == "int8"
+    # A sibling is for a model that is not quantised, and this one is not to be mistaken for it.
+    write_tiny_yolo(tiny.with_name("tiny.int8.onnx"))
+    detector = load(replace(spec, precision=offered))
+    assert detector.model.digest == f"sha256:{hashlib.sha256(tiny.read_bytes()).hexdigest()}"
+    assert detector.model.origin == ""
+    assert open_detector(spec).model.precision == "int8"
+    assert open_detector(replace(spec, device="CPU,CPU")).model.precision == "int8"
+
+
+def test_a_sibling_says_in_whose_place_it_runs(tiny: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no int8 sibling; make one: sightstream models export"):
+        load(ModelSpec(path=str(tiny), precision="int8"))
+    sibling = quantise(write_tiny_yolo(tiny.with_name("tiny.int8.onnx")))
+    model = load(ModelSpec(path=str(tiny), precision="int8")).model
+    digests = [f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in (sibling, tiny)]
+    assert [model.digest, model.origin] == digests
+    assert (model.name, model.precision) == ("tiny", "int8")
+    assert load(ModelSpec(path=str(tiny))).model.origin == ""
+
+
+def test_openvino_reports_to_nobody(tiny: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    check = (
+        "import sys, threading; from detectors import openvino, tensorrt; from detectors.spec import ModelSpec, read_model;"
+        f"spec = ModelSpec(path={str(tiny)!r}); tensorrt._read_signature(read_model(spec)); openvino.load(spec);"
+        "import detectors.export_openvino as export; export._import_nncf();"
+        "assert 'openvino_telemetry' not in sys.modules; assert threading.active_count() == 1, threading.enumerate()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check],
+        cwd=ROOT,
+        env={**os.environ, "HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not list(home.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ from detectors.siblings import find_quantised, trace, vouched_for
 from detectors.spec import ModelSpec, read_model
 from schemas.errors import ConfigurationError
 
-SUFFIXES = (".xml", ".onnx")
-
 
 @pytest.fixture
 def spec(tmp_path: Path) -> ModelSpec:
@@ -37,12 +35,12 @@ def report(spec: ModelSpec, **changes: object) -> None:
 
 
 def vouched(spec: ModelSpec) -> bool:
-    return vouched_for(spec, read_model(spec), SUFFIXES)
+    return vouched_for(spec, read_model(spec))
 
 
 def test_a_sibling_that_held_is_vouched_for_and_goes_by_the_model_s_name(spec: ModelSpec) -> None:
     assert vouched(spec)
-    sibling = find_quantised(spec, SUFFIXES)
+    sibling = find_quantised(spec)
     assert Path(sibling.path).name == "yolo.int8.xml"
     assert (sibling.model_name, sibling.precision) == ("yolo", "int8")
 
@@ -69,27 +67,22 @@ def test_a_pin_lets_no_other_bytes_run(spec: ModelSpec) -> None:
     pinned = replace(spec, digest=read_model(spec).digest)
     assert not vouched(pinned)
     with pytest.raises(ConfigurationError, match="pinned by digest"):
-        find_quantised(pinned, SUFFIXES)
+        find_quantised(pinned)
 
 
 def test_no_sibling_no_choice(spec: ModelSpec) -> None:
     sibling_of(spec).unlink()
     assert not vouched(spec)
     with pytest.raises(ConfigurationError, match="sightstream models export"):
-        find_quantised(spec, SUFFIXES)
-
-
-def test_a_model_that_says_int8_is_its_own(spec: ModelSpec) -> None:
-    itself = replace(spec, path=str(sibling_of(spec)))
-    assert find_quantised(itself, SUFFIXES) == itself
+        find_quantised(spec)
 
 
 def test_the_trace_changes_with_sibling_and_report(spec: ModelSpec) -> None:
-    seen = {trace(spec, SUFFIXES)}
+    seen = {trace(spec)}
     os.utime(sibling_of(spec), (1, 1))
-    seen.add(trace(spec, SUFFIXES))
+    seen.add(trace(spec))
     report_path(sibling_of(spec)).unlink()
-    seen.add(trace(spec, SUFFIXES))
+    seen.add(trace(spec))
     sibling_of(spec).unlink()
-    seen.add(trace(spec, SUFFIXES))
+    seen.add(trace(spec))
     assert len(seen) == 4

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from detectors import openvino, tensorrt
 from detectors.base import Image
 from detectors.buckets import Buckets
+from detectors.export_onnx import write_half
 from detectors.spec import ModelSpec
 from detectors.tensorrt_plan import EngineFile, Profile, Target, open_or_build
 from detectors.tensorrt_runtime import Executor, build_plan
@@ -178,6 +179,15 @@ def test_auto_builds_both_precisions_once_and_remembers_its_choice(gpu: Any, mod
     assert Builder.built == 2
     assert tensorrt.load(spec, tmp_path).model.precision == chosen
     assert Builder.built == 2
+
+
+def test_a_half_precision_model_is_built_once_and_says_so(gpu: Any, model: Path, tmp_path: Path) -> None:
+    half = tmp_path / "tiny.fp16.onnx"
+    write_half(model, half)
+    for precision in ("auto", "f32", "f16"):
+        spec = ModelSpec(path=str(half), image_size=128, precision=precision)
+        assert tensorrt.load(spec, tmp_path / "cache").model.precision == "f16"
+    assert Builder.built == 1
 
 
 def test_a_model_of_a_fixed_batch_is_padded_to_it(gpu: Any, tmp_path: Path) -> None:

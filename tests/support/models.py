@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from detectors.export_checkpoint import export_checkpoint
+from detectors.openvino_library import ov
 from tests.support.data import shared_dir
 
 LABELS = ("person", "bicycle", "car", "dog")
@@ -91,5 +91,17 @@ def write_tiny_yolo(
 def write_ir(model: Path) -> Path:
     """An ONNX model as OpenVINO IR, `.xml` with its `.bin`, beside it; weights stay in float32, and the metadata travels along."""
     path = model.with_suffix(".xml")
-    openvino.save_model(openvino.Core().read_model(model), path, compress_to_fp16=False)
+    ov.save_model(ov.Core().read_model(model), path, compress_to_fp16=False)
     return path
+
+
+def quantise(model: Path) -> Path:
+    """The tiny network with what goes into its convolution in 8 bits, as QDQ, in place of what `model` was."""
+    proto = onnx.load(model)
+    constants = {"scale": np.float32(1 / 255), "zero": np.uint8(0)}
+    proto.graph.initializer.extend(numpy_helper.from_array(np.array(value), name) for name, value in constants.items())
+    proto.graph.node[1].input[0] = "cells.float"
+    proto.graph.node.insert(1, helper.make_node("QuantizeLinear", ["cells", *constants], ["cells.int8"]))
+    proto.graph.node.insert(2, helper.make_node("DequantizeLinear", ["cells.int8", *constants], ["cells.float"]))
+    onnx.save(proto, model)
+    return model
