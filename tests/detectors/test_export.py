@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino as ov
 import pytest
 
 from detectors import export as exporting
@@ -14,6 +13,7 @@ from detectors import export_openvino
 from detectors.export import Exported, ExportRequest, export_model
 from detectors.export_graph import Graph, decoding_part
 from detectors.golden import draw_golden_images
+from detectors.openvino_library import ov
 from detectors.parity_report import read_parity_report, report_path
 from detectors.parity_run import check_parity, find_subjects
 from detectors.policy import ImagePolicy

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -153,6 +154,12 @@ def test_a_sibling_says_in_whose_place_it_runs(tiny: Path) -> None:
     assert [model.digest, model.origin] == digests
     assert (model.name, model.precision) == ("tiny", "int8")
     assert load(ModelSpec(path=str(tiny))).model.origin == ""
+
+
+def test_openvino_has_one_door() -> None:
+    pattern = re.compile(r"^\s*(import|from) openvino\b|import_module\([\"']openvino\b", re.MULTILINE)
+    found = [path.name for path in (ROOT / "detectors").glob("*.py") if pattern.search(path.read_text())]
+    assert found == ["openvino_library.py"]
 
 
 def test_openvino_reports_to_nobody(tiny: Path, tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from prometheus_client import REGISTRY
 
+from detectors import torch_device
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Letterbox, Thresholds, read_yolo
 from detectors.buckets import Buckets
 from detectors.device_image import DeviceImage
+from detectors.processor import processor_name
 from detectors.spec import ModelSpec
 from detectors.torch_canvas import Stage, place_on_device, place_on_host
-from detectors.torch_device import Placement, choose_placement, compile_network
+from detectors.torch_device import Placement, choose_placement, compile_network, offered_precisions
 from detectors.torch_engine import Shapes, TorchEngine
 from detectors.torch_heads import DenseHead, DistributionHead, land
 from schemas.errors import ConfigurationError
@@ -201,6 +203,25 @@ def test_images_that_were_decoded_on_a_device_are_as_others() -> None:
     sent = detector._send(stage, [images[0], on_device[1], images[2]])
     for tensor, image in zip(sent, images, strict=False):
         assert_array_equal(tensor.numpy(), image.pixels)
+
+
+def test_a_measurement_on_a_processor_holds_for_that_one_and_what_it_can_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    able = {"avx2": True, "amx_bf16": True, "avx512_bf16": False, "l2_cache_size": 1, "cpu_name": "another"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert CPU.place == f"torch {torch.__version__} on {processor_name()} amx_bf16 avx2"
+    assert offered_precisions(ModelSpec(path="tiny.pt", device="cpu")) == ("f32", "bf16")
+    del able["amx_bf16"]
+    assert offered_precisions(ModelSpec(path="tiny.pt", device="cpu")) == ("f32",)
+
+
+def test_no_more_threads_than_the_cores_that_a_quota_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch_device, "usable_cores", lambda: 1)
+    try:
+        choose_placement(ModelSpec(path="tiny.pt", device="cpu"))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_bf16_finds_about_the_same() -> None:
