@@ -26,6 +26,7 @@ from detectors.openvino_graph import (
     precision_settings,
     read_network,
     read_signature,
+    thread_settings,
 )
 from detectors.openvino_library import ov
 from detectors.siblings import find_quantised, trace, vouched_for
@@ -115,7 +116,7 @@ class OpenVinoDetector:
         device, why = choose_device(core, spec.device)
         if spec.device == "auto":
             log.info("device auto: %s, as %s", device, why)
-        settings = precision_settings(spec.precision, float_precisions(core, device))
+        settings = {**precision_settings(spec.precision, float_precisions(core, device)), **thread_settings(device)}
         hints = ("THROUGHPUT", "LATENCY") if device.startswith("CPU") else ("THROUGHPUT",)
         with ThreadPoolExecutor(len(hints)) as pool:  # each compilation keeps one core busy for a second
             busy, *swift = pool.map(

@@ -1,8 +1,10 @@
 """Models read and compiled by OpenVINO: which device, which precision, and what a file must be."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from detectors.cores import usable_cores
 from detectors.openvino_library import ov
 from detectors.spec import ModelFile
 from detectors.yolo_onnx import Signature
@@ -74,6 +76,13 @@ def precision_settings(wanted: str, offered: tuple[str, ...]) -> Mapping[str, An
     if name not in offered:
         raise ConfigurationError(f"the device does not compute in {name}, but in {', '.join(offered)}; choose auto")
     return {"INFERENCE_PRECISION_HINT": _TYPES[name]}
+
+
+def thread_settings(device: str) -> Mapping[str, Any]:
+    """On a CPU, no more threads than a container's quota has time for, which OpenVINO does not look at; else it knows best itself."""
+    cores = usable_cores()
+    bounded = device.startswith("CPU") and cores < len(os.sched_getaffinity(0))
+    return {"INFERENCE_NUM_THREADS": cores} if bounded else {}
 
 
 def _shape(shape: Any) -> tuple[int | None, ...]:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from detectors import openvino_graph
 from detectors.base import Boxes, Image
 from detectors.openvino import OpenVinoDetector, load, precisions
-from detectors.openvino_graph import precision_settings
+from detectors.openvino_graph import precision_settings, thread_settings
 from detectors.registry import open_detector
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
@@ -181,6 +182,17 @@ def test_openvino_reports_to_nobody(tiny: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert not list(home.iterdir())
+
+
+def test_no_more_threads_than_the_cores_that_a_quota_leaves(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(openvino_graph, "usable_cores", lambda: 2)
+    assert thread_settings("CPU") == {}
+    monkeypatch.setattr(openvino_graph, "usable_cores", lambda: 1)
+    assert thread_settings("GPU") == {}
+    detector = load(ModelSpec(path=str(tiny), device="CPU"))
+    compiled = detector._lanes.get()[0].get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
 @pytest.mark.parametrize(
