@@ -1,6 +1,7 @@
 """Decoders that die under a worker, on a real Kafka: each costs one image at most, and the worker goes on."""
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ from schemas.connection import KafkaConnection
 from schemas.errors import Reason
 from schemas.topics import Topics
 from tests.e2e.conftest import MakeWorker
+from tests.support.images import png
 from tests.support.pipeline import WorkerProcess, await_more, await_outcomes, publish, references
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kill]
@@ -34,16 +36,24 @@ def test_a_worker_goes_on_without_the_images_that_kill_decoders(
     make_worker: MakeWorker,
 ) -> None:
     refs = references(photos, COUNT)
-    worker = make_worker(IMAGES_DECODERS=str(DECODERS))
+    (photos[0].parent / "costly.png").write_bytes(png(4000, 4000, 1, 0, (b"\0" * (4000 // 8 + 1)) * 4000))
+    refs[0] = costly = replace(refs[0], uri=(photos[0].parent / "costly.png").as_uri())
+    worker = make_worker(IMAGES_DECODERS=str(DECODERS), IMAGES_DECODE_MEMORY_BYTES=str(32 * 1024**2))
     worker.start()
+    killed = 0
     for number in range(ROUNDS):
         publish(publisher, refs[number * COUNT // ROUNDS : (number + 1) * COUNT // ROUNDS])
         await_more(connection, topics, number * COUNT // ROUNDS)
         for decoder in decoders(worker):
             decoder.send_signal(signal.SIGSEGV)
+            killed += 1
     outcomes = await_outcomes(connection, topics, refs)
+    assert killed >= ROUNDS  # of the others one may not have been replaced yet, for want of work
     assert {letter.code for letter in outcomes.letters} <= {Reason.DECODER_FAILED}
-    assert len(outcomes.letters) <= ROUNDS * DECODERS
+    assert len(outcomes.letters) <= killed + 1
+    assert ["bytes of memory" in letter.message for letter in outcomes.letters if letter.image_id == costly.id] == [
+        True
+    ]
     assert outcomes.records == COUNT
     assert not outcomes.duplicates()
     assert worker.end(signal.SIGTERM) == 0
