@@ -29,8 +29,9 @@ class ImagePolicy:
     `extra_networks`: addresses allowed although they are not public, for a private image host.
     `max_pixels` is checked on the header, before any pixel is decoded; a decoded image takes three bytes a pixel.
     At most `remote_concurrency` transfers run at once, `per_host` of them to one host.
-    `decoders`: processes that decode; None: one for two cores, and at least two. One image may take `decode_timeout_s` of processor time
-    and `decode_memory_bytes` of memory beside its pixels; one that wants more, or crashes its decoder, is refused and costs no other.
+    `decoders`: processes that decode; None: one for two usable cores, and at least two. One image may take `decode_timeout_s` of processor
+    time and `decode_memory_bytes` of memory beside its pixels; one that wants more, or crashes its decoder, is refused and costs no other.
+    A good picture of `max_pixels` may well take some seconds, as progressive JPEG, PNG or WebP.
     `decode_on`: `host`, or a device of torch (`cuda:0`) that decodes plain JPEGs, and the decoders everything else.
     After `host_failures` failures in a row a host is left alone for `host_pause_s`, so that its neighbours need not wait.
     """
