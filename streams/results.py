@@ -44,7 +44,7 @@ def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatc
         for name, value in constants.items()
     }
     columns |= {
-        "id": pa.array(_ids(work, model.digest), pa.string()),
+        "id": pa.array(_ids(work, model.origin or model.digest), pa.string()),
         "image_id": refs.column("id"),
         "image_width": pa.array([image.width for image in work.images], pa.int32()),
         "image_height": pa.array([image.height for image in work.images], pa.int32()),
@@ -59,12 +59,11 @@ def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatc
     )
 
 
-def result_id(tenant: str, image_id: str, model_digest: str, parameters: DetectParameters) -> str:
-    """The id of a piece of work: 32 hex digits of BLAKE2b over tenant, image id, model digest and parameters."""
-    return _id(f"{_SEPARATOR}{model_digest}{_SEPARATOR}{_canonical(parameters)}", tenant, image_id)
-
-
 def _ids(work: Work, digest: str) -> list[str]:
+    """Ids of pieces of work: 32 hex digits of BLAKE2b over tenant, image id, digest of the model that was asked for, and parameters.
+
+    Not of the file that ran: a worker that runs the model's quantised sibling and one that does not do the same work.
+    """
     tenants, images = work.refs.column("tenant").to_pylist(), work.refs.column("id").to_pylist()
     tails: dict[int, str] = {}  # requests of a batch mostly share one parameters object
     for parameters in work.parameters:

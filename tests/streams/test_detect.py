@@ -10,7 +10,7 @@ import pytest
 from detectors.base import Boxes, Image, ModelInfo
 from schemas.codec import Codec, PackagedSchemas
 from schemas.errors import BusyError, FatalError, Reason, RejectedError
-from schemas.records import DeadLetter, DetectParameters, ImageRef
+from schemas.records import DeadLetter, DetectionResult, DetectParameters, ImageRef
 from schemas.topics import Topics
 from streams.detect import DetectStep
 from streams.failures import FailureRouter
@@ -144,6 +144,20 @@ async def test_a_sick_detector_ends_the_worker_instead_of_dead_lettering_the_bac
     with pytest.raises(FatalError, match="blank image"):
         await outcome(["a", "b"], ScriptedDetector(sick=True), outbox)
     assert outbox.sent == []
+
+
+async def test_a_model_s_quantised_sibling_does_the_same_work_under_the_same_id() -> None:
+    plain = ModelInfo("m", "1", "sha256:0", ("cat",))
+    sibling = replace(plain, digest="sha256:8bit", origin="sha256:0")
+    other = replace(plain, digest="sha256:1")
+    ids, digests = [], []
+    for model in (plain, sibling, other):
+        outbox, _ = await outcome(["a"], ScriptedDetector(model=model))
+        (result,) = [CODEC.decode(value, DetectionResult) for _, _, value in outbox.sent]
+        ids.append(result.id)
+        digests.append(result.model_digest)
+    assert ids[0] == ids[1] != ids[2]
+    assert digests == ["sha256:0", "sha256:8bit", "sha256:1"]
 
 
 async def test_a_batch_that_was_given_up_is_not_sent() -> None:
