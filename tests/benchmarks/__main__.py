@@ -7,12 +7,13 @@ little: the ratios within one run say more.
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from tests.benchmarks.races import benchmark_kafka
-from tests.benchmarks.report import Section, keep, publish
-from tests.benchmarks.stage import Backstage, Stage, machine
+from tests.benchmarks.report import Section, keep, now, publish
+from tests.benchmarks.stage import Backstage, Stage, load, machine
 from tests.support.data import ROOT
 
 BENCHMARKS = {
@@ -73,10 +74,10 @@ def _run(names: list[str], scratch: Path, pictures: Path) -> list[Section]:
 
 def _play(module: str, stage: Backstage) -> Section:
     print(f"{module} ...", flush=True)
-    began = time.monotonic()
+    began, measured = time.monotonic(), f"{now()}, load before it {load()}"
     section: Section = import_module(f"tests.benchmarks.{module}").run(stage)
     stage.say(f"took {time.monotonic() - began:.0f} s")
-    return section
+    return replace(section, measured=measured)
 
 
 if __name__ == "__main__":

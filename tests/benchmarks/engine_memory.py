@@ -28,7 +28,7 @@ def run(stage: Backstage) -> Section:
         spec = {"path": str(model), "backend": backend, "device": "cpu", "precision": "f32", "image_size": 640}
         said = run_side("engine", {"way": "memory", "spec": spec, "paths": paths}, stage.scratch)
         samples[name] = [(int(done), float(mib)) for done, mib in said["samples"]]
-        stage.say(f"{name}: {_growth(samples[name]):+.1f} % from {FROM:,} images to {IMAGES:,}")
+        stage.say(f"{name}: {_growth(samples[name]):+.1f} % at most after {FROM:,} of {IMAGES:,} images")
     _draw(samples, stage.pictures / PICTURE)
     return Section(
         name="engine-memory",
@@ -36,7 +36,8 @@ def run(stage: Backstage) -> Section:
         how=(
             f"{IMAGES:,} images, drawn from {FILES} JPEG, PNG and WebP files of 16 to 2,400 pixels a side in no order, through the "
             "loader, its decoders and a cheap network with a YOLOv8 head at 640 pixels; every multiple of the stride is a canvas of its "
-            "own. Resident memory of the process and its decoders together."
+            "own. Resident memory of the process and its decoders together, looked at every 500 images; growth is that of the highest "
+            f"point after {FROM:,}. The backends on torch are not in this."
         ),
         columns=("images done", *(f"{name}, MiB" for name in samples)),
         rows=[
@@ -45,7 +46,10 @@ def run(stage: Backstage) -> Section:
         ],
         targets=[
             Target(
-                what=f"growth from {FROM:,} images on, {name}, %", measured=_growth(of_one), wanted=10, at_least=False
+                what=f"most growth after {FROM:,} images, {name}, %",
+                measured=_growth(of_one),
+                wanted=10,
+                at_least=False,
             )
             for name, of_one in samples.items()
         ],
@@ -55,8 +59,8 @@ def run(stage: Backstage) -> Section:
 
 
 def _growth(samples: Samples) -> float:
-    by_count = dict(samples)
-    return (by_count[IMAGES] / by_count[FROM] - 1) * 100
+    """How far the highest point after the first images is above the level that they left, in percent."""
+    return (max(mib for done, mib in samples if done >= FROM) / dict(samples)[FROM] - 1) * 100
 
 
 def _pictures(scratch: Path) -> Path:

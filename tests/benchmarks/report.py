@@ -30,7 +30,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One benchmark's findings. `how` says what was done; `figures` is for machines; `picture` is a file in the pictures' folder."""
+    """One benchmark's findings.
+
+    `how` says what was done; `measured` when, and how busy the machine was before; `figures` is for machines; `picture` is a file in the
+    pictures' folder.
+    """
 
     name: str
     title: str
@@ -39,6 +43,7 @@ class Section:
     rows: Sequence[Sequence[str]]
     targets: Sequence[Target] = ()
     picture: str | None = None
+    measured: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -52,7 +57,8 @@ class Section:
         rows = ["| " + " | ".join(row) + " |" for row in self.rows]
         targets = [f"- {target}" for target in self.targets]
         picture = [f"![{self.title}](pictures/{self.picture})"] if self.picture else []
-        blocks = [[f"## {self.title}"], [self.how], [*head, *rows], targets, picture]
+        how = [self.how, f"Measured {self.measured}."] if self.measured else [self.how]
+        blocks = [[f"## {self.title}"], how, [*head, *rows], targets, picture]
         return "\n\n".join("\n".join(block) for block in blocks if block)
 
 
@@ -61,7 +67,7 @@ def keep(sections: Sequence[Section], machine: Mapping[str, str], path: Path) ->
     kept = json.loads(path.read_text("utf-8")) if path.exists() else {"sections": {}}
     kept["machine"] = dict(machine)
     for section in sections:
-        kept["sections"][section.name] = {**asdict(section), "at": _now()}
+        kept["sections"][section.name] = {**asdict(section), "at": now()}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
 
@@ -69,12 +75,17 @@ def keep(sections: Sequence[Section], machine: Mapping[str, str], path: Path) ->
 def publish(sections: Sequence[Section], machine: Mapping[str, str], page: Path) -> None:
     """Replace what stands between the marks of each section; a mark that is missing is added at the end."""
     text = page.read_text("utf-8") if page.exists() else "# Benchmarks\n"
-    told = "\n".join(f"- {name}: {value}" for name, value in {"measured": _now(), **machine}.items())
+    told = "\n".join(f"- {name}: {value}" for name, value in {"latest run": now(), **machine}.items())
     text = _replace(text, "machine", told)
     for section in sections:
         text = _replace(text, section.name, section.markdown())
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, "utf-8")
+
+
+def now() -> str:
+    """The time as reports give it."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _replace(text: str, name: str, content: str) -> str:
@@ -95,7 +106,3 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

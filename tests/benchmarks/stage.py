@@ -30,13 +30,17 @@ class Stage(Backstage):
 
 
 def machine() -> dict[str, str]:
-    """Enough to know what the figures were taken on, and how busy it was."""
+    """Enough to know what the figures were taken on."""
     return {
         "processor": f"{_processor()}, {os.cpu_count()} logical cores",
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "load before the run": " / ".join(f"{load:.1f}" for load in os.getloadavg()) + " (1, 5, 15 minutes)",
     }
+
+
+def load() -> str:
+    """How busy the machine is now, and was."""
+    return " / ".join(f"{average:.1f}" for average in os.getloadavg()) + " (1, 5, 15 minutes)"
 
 
 def _processor() -> str:

@@ -11,7 +11,9 @@ import torch
 from detectors.registry import open_detector
 from detectors.spec import ModelSpec
 
-_SECONDS, _HEIGHT, _WIDTH = 2.0, 480, 640
+_SECONDS = 2.0
+# Most photographs' canvas, where canvases are not all whole.
+_LANDSCAPE = (640, 480)
 
 
 def main() -> None:
@@ -19,10 +21,12 @@ def main() -> None:
     task = json.loads(sys.argv[1])
     detector: Any = open_detector(ModelSpec(**task["spec"]), Path(task["cache"]))
     engine = detector._detector
+    place, shapes = engine._placement, engine._shapes
+    width, height = shapes.canvas if shapes.stride is None else _LANDSCAPE
     said = {}
-    for size in [size for size in (1, 2, 4, 8, 16, 32) if size <= detector.max_batch]:
-        place = engine._placement
-        planes = torch.rand((size, 3, _HEIGHT, _WIDTH), device=place.device, dtype=place.dtype)
+    for size in [size for size in shapes.buckets.sizes if size <= detector.max_batch]:
+        planes = torch.rand((size, 3, height, width), device=place.device, dtype=place.dtype)
+        planes = planes.contiguous(memory_format=torch.channels_last)
         said[size] = _rate(engine._network, planes)
     print(json.dumps({"images_per_s": said}), flush=True)
 
