@@ -101,7 +101,7 @@ class Settings:
         spec: ModelSpec = self.section("model")
         if not spec.path:
             raise ConfigurationError(
-                "no model: set model.path (environment SIGHTSTREAM_MODEL_PATH) to an .onnx or .pt file"
+                "no model: set model.path (environment SIGHTSTREAM_MODEL_PATH) to a model file (.onnx, .xml, .pt, .pth, .engine)"
             )
         return spec
 

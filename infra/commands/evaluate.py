@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from infra.settings import Settings
+from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from detectors.base import Detector, ModelInfo
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from detectors.evaluation_run import Predictions
 
 _SHOWN = 20
+_PICTURES = (".png", ".svg", ".pdf")
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _OPTIONS = [
@@ -61,13 +63,13 @@ def command(context: click.Context, /, json_path: Path | None, picture: Path | N
         {f"model.{name}": given[name] for name in ("device", "precision", "backend")}
         | {"model.path": given["model"] and str(given["model"])}
     )
-    _check_places(json_path, picture)
+    annotations, directory = given["data"]
+    _check_places(directory, json_path, picture)
     from detectors.evaluation import evaluate
     from detectors.evaluation_truth import match_classes, read_truth
     from detectors.registry import open_detector
     from infra.wiring import ENGINE
 
-    annotations, directory = given["data"]
     truth = read_truth(annotations)
     detector = open_detector(settings.model, settings.state_dir / ENGINE)
     try:
@@ -79,6 +81,7 @@ def command(context: click.Context, /, json_path: Path | None, picture: Path | N
         detector.close()
     evaluation = evaluate(truth, predictions.image_ids, predictions.boxes, classes, given["at"])
     _say_what_to_know(classes.warnings, predictions)
+    click.echo(f"{model.name} on {model.backend}, {model.precision}, {model.device}")
     click.echo(_table(evaluation))
     if json_path is not None:
         report = _report(model, evaluation, predictions, classes.warnings)
@@ -91,14 +94,18 @@ def command(context: click.Context, /, json_path: Path | None, picture: Path | N
         context.exit(1)
 
 
-def _check_places(json_path: Path | None, picture: Path | None) -> None:
+def _check_places(directory: Path, json_path: Path | None, picture: Path | None) -> None:
     """What would fail after minutes of work fails now."""
+    if not directory.is_dir():
+        raise ConfigurationError(f"there is no directory {directory}")
     for path in filter(None, (json_path, picture)):
         if not path.absolute().parent.is_dir():
             raise click.UsageError(f"there is no directory {path.absolute().parent}")
     if picture is not None:
         from detectors.evaluation_picture import import_matplotlib
 
+        if picture.suffix.lower() not in _PICTURES:
+            raise click.UsageError(f"{picture} should end in one of {', '.join(_PICTURES)}")
         import_matplotlib()
 
 

@@ -28,7 +28,7 @@ def command() -> None:
 @click.argument("model", type=_FILE)
 @click.option("--to", "target", required=True, type=click.Choice(["onnx", "openvino", "tensorrt"]))
 @click.option("--half", is_flag=True, help="In float16.")
-@click.option("--int8", is_flag=True, help="Quantised to 8 bits; needs --calibration.")
+@click.option("--int8", is_flag=True, help="Quantised to 8 bits, for OpenVINO only; needs --calibration.")
 @click.option(
     "--calibration", type=_DIRECTORY, help="Images like those that the model is for; a fifth is only compared on."
 )
@@ -44,6 +44,8 @@ def export(context: click.Context, /, model: Path, half: bool, int8: bool, **giv
     """
     if half and int8:
         raise click.UsageError("--half and --int8 exclude each other")
+    if given["calibration"] and not int8:
+        raise click.UsageError("--calibration is for --int8: nothing else is calibrated")
     from detectors.export import ExportRequest, export_model
     from detectors.parity_report import report_path
 

@@ -15,7 +15,9 @@ from infra.settings import Settings
     metavar="embedded|local|settings|HOST:PORT",
     help="embedded: in memory, ends with this. local: as by `sightstream broker start`. settings: kafka.bootstrap.",
 )
-@click.option("--model", type=click.Path(path_type=Path), help="Model file (.onnx, .pt). Else model.path.")
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Model file (.onnx, .xml, .pt, .pth, .engine). Else model.path."
+)
 @click.option(
     "--images",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -11,7 +11,9 @@ PORT = 8090  # beside a notifier, which has 8080, on one machine
 
 @click.command("worker")
 @click.option(
-    "--model", type=click.Path(path_type=Path, dir_okay=False), help="Model file (.onnx, .pt), over model.path."
+    "--model",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Model file (.onnx, .xml, .pt, .pth, .engine), over model.path.",
 )
 @click.option("--device", help="Device of the model, over model.device.")
 @click.option(

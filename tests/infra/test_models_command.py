@@ -95,6 +95,7 @@ def test_an_export_that_does_not_hold_is_exit_code_1_and_kept(tiny: Path, monkey
     [
         (["--to", "openvino", "--int8"], "--calibration DIR"),
         (["--to", "openvino", "--half", "--int8"], "exclude each other"),
+        (["--to", "openvino", "--calibration", "."], "--calibration is for --int8"),
         (["--to", "openvino", "--out", "x.onnx"], "should end in .xml"),
         (["--to", "openvino", "--out", "missing/x.xml"], "cannot write to missing"),
         (["--to", "teapot"], "teapot"),
@@ -168,6 +169,7 @@ def test_evaluate_prints_a_table_and_writes_json_and_picture(tiny: Path, data: t
     result = run("evaluate", "--model", tiny, "--data", *data, "--json", figures, "--picture", picture, "--at", 0.5)
     assert result.exit_code == 0, result.output
     assert "all classes" in result.stdout
+    assert result.stdout.startswith("tiny on openvino")
     assert "calibration error" in result.stdout
     said = json.loads(figures.read_text())
     assert (said["images"], said["objects"], said["confidence"], said["missing"]) == (3, 3, 0.5, {})
@@ -207,6 +209,16 @@ def test_evaluate_refuses_a_place_that_is_not_there_before_it_begins(
     result = run("evaluate", "--model", tiny, "--data", *data, option, tmp_path / "missing" / "file.png")
     assert result.exit_code == 2
     assert f"there is no directory {tmp_path / 'missing'}" in result.stderr
+
+
+def test_evaluate_refuses_pictures_and_places_that_cannot_be_before_it_opens_the_model(
+    data: tuple[str, str], tmp_path: Path
+) -> None:
+    arguments = ("evaluate", "--model", tmp_path / "missing.onnx", "--data")
+    text = run(*arguments, *data, "--picture", tmp_path / "curves.txt")
+    assert (text.exit_code, "should end in one of .png" in text.stderr) == (2, True)
+    nowhere = run(*arguments, data[0], tmp_path / "nowhere")
+    assert (nowhere.exit_code, nowhere.stderr) == (2, f"sightstream: there is no directory {tmp_path / 'nowhere'}\n")
 
 
 @pytest.mark.parametrize(("module", "options"), [("pycocotools", []), ("matplotlib", ["--picture", "curves.png"])])
