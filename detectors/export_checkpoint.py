@@ -42,8 +42,13 @@ def export_checkpoint(source: Path, directory: Path) -> Path:
 
 
 def _main(path: str) -> None:
+    ultralytics = import_confined()
     try:
-        import_confined().YOLO(path, task="detect").export(format="onnx", dynamic=True, simplify=True, device="cpu")
+        model = ultralytics.YOLO(path, task="detect")
+    except Exception as error:  # noqa: BLE001 - a KeyError, an IndexError: what a pickle's reader makes of other bytes
+        sys.exit(f"{_TOLD}it is not a checkpoint file that Ultralytics loads safely ({type(error).__name__})")
+    try:
+        model.export(format="onnx", dynamic=True, simplify=True, device="cpu")
     except Exception as error:  # noqa: BLE001 - whatever the library raises is the reason for which it failed
         sys.exit(f"{_TOLD}{error}")
 
