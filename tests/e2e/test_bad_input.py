@@ -201,8 +201,8 @@ async def test_each_bad_input_has_one_outcome_with_its_code(  # noqa: PLR0917 - 
             IMAGES_EXTRA_NETWORKS="127.0.0.0/8",
             IMAGES_HOST_FAILURES="1000",
             IMAGES_MAX_BYTES="200000",
-            IMAGES_TIMEOUTS_READ_S="1.0",
-            IMAGES_TIMEOUTS_GRACE_S="1.0",
+            IMAGES_TIMEOUTS_READ_S="4.0",
+            IMAGES_TIMEOUTS_GRACE_S="4.0",
             PUBLISHER_MAX_RECORD_BYTES="3700",
             KAFKA_INSTANCE_ID="slot-0",
         )
