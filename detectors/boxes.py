@@ -18,6 +18,12 @@ MAX_CANDIDATES = 30_000
 _BLOCK = 96
 
 
+def _hold(side: int, target: int, stride: int) -> int:
+    """The shortest side of a canvas that holds `side`: whole strides short of `target`, and two of them at least if it has them."""
+    held = side + (target - side) % stride
+    return held + stride if held <= stride < target else held
+
+
 @dataclass(frozen=True, slots=True)
 class Letterbox:
     """Where an image of one size lies on a model's canvas: scaled by one factor, centred, the rest padded grey.
@@ -32,12 +38,15 @@ class Letterbox:
 
     @classmethod
     def fit(cls, source: tuple[int, int], target: tuple[int, int], stride: int | None = None) -> Self:
-        """Fit `source` into `target`; with a `stride` the canvas shrinks to the multiples of it that just hold the image."""
+        """Fit `source` into `target`; with a `stride` the canvas shrinks to the multiples of it that just hold the image.
+
+        To no less than two of them: on a canvas one stride wide OpenVINO finds things in bf16 that are not there.
+        """
         gain = min(target[0] / source[0], target[1] / source[1])
         width, height = (max(round(side * gain), 1) for side in source)
         if stride is None:
             return cls(source, (width, height), target)
-        canvas = (width + (target[0] - width) % stride, height + (target[1] - height) % stride)
+        canvas = (_hold(width, target[0], stride), _hold(height, target[1], stride))
         return cls(source, (width, height), canvas)
 
     @property

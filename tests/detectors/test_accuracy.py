@@ -179,3 +179,14 @@ def test_int8_loses_little_though_it_was_calibrated_on_quite_other_pictures(
     request = ExportRequest(source=yolo_onnx, target="openvino", precision="int8", calibration=tmp_path, out=out)
     export_model(request, ImagePolicy())
     assert score(ModelSpec(path=str(out), precision="int8")) > predicted - 0.015
+
+
+def test_an_image_of_one_stride_s_width_has_no_boxes_in_bf16_that_are_not_there(yolo_onnx: Path) -> None:
+    """On a canvas of 32 by 640 OpenVINO found dozens of score 1."""
+    if "bf16" not in precisions(ModelSpec(path=str(yolo_onnx), backend="openvino")):
+        pytest.skip("the device does not compute in bf16")
+    detector = open_detector(ModelSpec(path=str(yolo_onnx), backend="openvino", precision="bf16"))
+    noise = np.random.default_rng(0).integers(0, 255, (640, 20, 3), dtype=np.uint8)
+    boxes = detector.detect([Image(noise)], [DetectParameters(confidence=0.25)])
+    detector.close()
+    assert len(boxes.scores) == 0

@@ -32,7 +32,10 @@ def test_a_letterbox_holds_the_image_in_its_middle(
     else:
         assert all((whole - canvas) % stride == 0 for canvas, whole in zip(box.canvas, target, strict=True))
         assert min(left + right, top + bottom) == 0
-        assert max(left + right, top + bottom) < stride
+        for padding, canvas in ((left + right, box.canvas[0]), (top + bottom, box.canvas[1])):
+            assert padding < stride or (padding < 2 * stride and canvas == 2 * stride), "no more than it must be"
+        for canvas, whole in zip(box.canvas, target, strict=True):
+            assert canvas >= min(2 * stride, whole)
 
 
 @given(data=st.data(), width=sides, height=sides, target=canvases, stride=strides)
