@@ -11,11 +11,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import openvino as ov
-from openvino.preprocess import PrePostProcessor
 
 from detectors.boxes import Found, Letterbox, Thresholds, read_yolo
 from detectors.decode import decode
+from detectors.openvino_library import ov
 from detectors.spec import ModelSpec
 from schemas.records import DetectParameters
 from tests.benchmarks.sides.effort import effort
@@ -80,7 +79,7 @@ def _queue(model: str, precision: str) -> Any:
 
 def _compile(model: str, precision: str, hint: str) -> Any:
     core = ov.Core()
-    steps = PrePostProcessor(core.read_model(model))
+    steps = ov.preprocess.PrePostProcessor(core.read_model(model))
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
     steps.input().model().set_layout(ov.Layout("NCHW"))
