@@ -40,10 +40,13 @@ def test_a_worker_goes_on_without_the_images_that_kill_decoders(
     refs[0] = costly = replace(refs[0], uri=(photos[0].parent / "costly.png").as_uri())
     worker = make_worker(IMAGES_DECODERS=str(DECODERS), IMAGES_DECODE_MEMORY_BYTES=str(32 * 1024**2))
     worker.start()
+    publish(publisher, [costly])
+    await_more(connection, topics, 0)  # before anything is killed: it must fail by its own doing
     killed = 0
     for number in range(ROUNDS):
-        publish(publisher, refs[number * COUNT // ROUNDS : (number + 1) * COUNT // ROUNDS])
-        await_more(connection, topics, number * COUNT // ROUNDS)
+        done = max(1, number * COUNT // ROUNDS)
+        publish(publisher, refs[done : (number + 1) * COUNT // ROUNDS])
+        await_more(connection, topics, done)
         for decoder in decoders(worker):
             decoder.send_signal(signal.SIGSEGV)
             killed += 1
