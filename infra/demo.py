@@ -58,7 +58,8 @@ def run_demo(settings: Settings, refs: Sequence[ImageRef], watch: Watch) -> Summ
 
     Raises ConfigurationError where there is no model, FatalError where something does not start.
     """
-    detector = open_detector(settings)
+    # The photographs come several times each: what it tells of speed should be of detection, not of remembering.
+    detector = open_detector(settings.defaulting({"cache.max_bytes": 0}))
     try:
         with EmbeddedKafka() as kafka:
             kafka.create(topic.name for topic in settings.topics.catalogue())
