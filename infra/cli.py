@@ -1,11 +1,11 @@
 """The command `sightstream`: a group that imports a command's module when that command runs, so that `--help` is instant."""
 
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
+from infra.lazy_group import LazyGroup
 from schemas.errors import BusyError, DeliveryError, FatalError, SightstreamError
 
 # name -> (module under infra.commands, one line for --help)
@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "topics": ("topics", "Create or check the topics; show consumer lag."),
     "schemas": ("schemas", "Register the Avro schemas, or check them against a registry."),
     "dead-letters": ("dead_letters", "List, show or redrive records that failed."),
+    "data": ("data", "Make, import, check, split or augment pictures to train on."),
     "models": ("models", "Export a model; check that every backend finds the same boxes."),
     "evaluate": ("evaluate", "Measure a model on images with ground truth."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
@@ -38,8 +39,8 @@ class _Failure(click.ClickException):
         click.echo(f"sightstream: {self.format_message()}", err=file is None, file=file)
 
 
-class LazyGroup(click.Group):
-    """Knows its commands by name and help line alone; a module is imported when its command is asked for."""
+class _Sightstream(LazyGroup):
+    """The root, where errors made for the user become one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors made for the user end the process with one line."""
@@ -48,24 +49,8 @@ class LazyGroup(click.Group):
         except SightstreamError as error:
             raise _Failure(error) from error
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Names in the order in which a newcomer needs them."""
-        return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import and return one command, or None for a name there is not."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"infra.commands.{COMMANDS[cmd_name][0]}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The list in --help, without importing a command."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Sightstream, parts=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sightstream", prog_name="sightstream")
 @click.option(
     "--config",
