@@ -1,21 +1,22 @@
-"""How well boxes agree with ground truth: average precision, precision and recall, calibration. Pure: boxes in, figures out.
+"""How well boxes agree with ground truth: average precision, precision and recall, slices, confusion, calibration.
 
-Average precision is that of pycocotools, COCO's reference, and so are the matches on which everything else rests: a detection is
-correct where it is matched to an object of its class at IoU 0.5, best score first, each object once. Detections matched to a crowd
-count neither way.
+Pure: boxes in, figures out. Average precision is that of pycocotools, COCO's reference; correct is, in all other figures, what it
+matches at IoU 0.5.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detectors.base import Boxes
-from detectors.evaluation_truth import ClassMap, GroundTruth, as_coco, import_pycocotools
+from detectors.evaluation_attributes import Values, measure_shapes
+from detectors.evaluation_confusion import Confusion, confuse
+from detectors.evaluation_matching import Matches, Matching, match
+from detectors.evaluation_slices import SliceScore, score_slices
+from detectors.evaluation_threshold import confidence_for_f1
+from detectors.evaluation_truth import ClassMap, GroundTruth
 
 # The score that a detection needs to take part in the calibration error: the engine's own default, so that it is about boxes that
 # users see. Thousands of boxes near 0, which only average precision asks for, would hide the rest.
@@ -61,7 +62,7 @@ class Calibration:
 class Evaluation:
     """The figures of a model on some images; `confidence` is where `precision`, `recall` and `f1` hold, over all classes together.
 
-    `map50_95` and `map50`: means over the classes that are in the images.
+    `map50_95` and `map50`: means over the classes that are in the images. `matches`: all detections, for `confidence_for_precision`.
     """
 
     images: int
@@ -75,46 +76,30 @@ class Evaluation:
     f1: float
     calibration: Calibration
     classes: tuple[ClassScore, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Matches:
-    """Detections that count, of one category or of all. `objects`: how many there are to find."""
-
-    scores: NDArray[np.float64]
-    correct: NDArray[np.bool_]
-    objects: int
-
-    @classmethod
-    def join(cls, parts: Sequence["_Matches"]) -> "_Matches":
-        return cls(
-            np.concatenate([np.empty(0), *(part.scores for part in parts)]),
-            np.concatenate([np.empty(0, np.bool_), *(part.correct for part in parts)]),
-            sum(part.objects for part in parts),
-        )
-
-    def precision_and_recall(self, confidence: float) -> tuple[float | None, float | None]:
-        """Of what scores at least `confidence`; None where there is nothing to divide by."""
-        chosen = self.correct[self.scores >= confidence]
-        correct = int(chosen.sum())
-        return (correct / len(chosen) if len(chosen) else None), (correct / self.objects if self.objects else None)
+    slices: tuple[SliceScore, ...]
+    confusion: Confusion
+    matches: Matches
 
 
 def evaluate(
-    truth: GroundTruth, image_ids: Sequence[int], boxes: Boxes, classes: ClassMap, confidence: float | None = None
+    truth: GroundTruth,
+    image_ids: Sequence[int],
+    boxes: Boxes,
+    classes: ClassMap,
+    confidence: float | None = None,
+    appearance: Values | None = None,
 ) -> Evaluation:
     """Hold `boxes`, one entry for each of `image_ids`, against the truth of these images.
 
     `confidence`: where to report precision and recall; None takes the score with the best F1 of all classes together. Ask the
-    detector for as low a confidence as 0.001: average precision looks at the whole range of scores.
+    detector for as low a confidence as 0.001: average precision looks at the whole range of scores. `appearance`: what is known of the
+    objects beyond their shapes, for slices.
     """
-    category_ids = sorted(category_id for category_id in classes.category_ids if category_id is not None)
-    evaluator = _run_pycocotools(truth, image_ids, _as_annotations(image_ids, boxes, classes), category_ids)
-    matches = {category_id: _matches_of(evaluator, category_id) for category_id in category_ids}
-    together = _Matches.join(list(matches.values()))
-    at = _best_confidence(together) if confidence is None else confidence
+    matching = match(truth, image_ids, boxes, classes)
+    together = Matches.join([matched.loose() for matched in matching.categories.values()])
+    at = confidence_for_f1(together) if confidence is None else confidence
     precision, recall = (value or 0.0 for value in together.precision_and_recall(at))
-    scores = _class_scores(evaluator, truth.categories, matches, at)
+    scores = _class_scores(matching, truth.categories, at)
     return Evaluation(
         images=len(image_ids),
         objects=together.objects,
@@ -127,68 +112,17 @@ def evaluate(
         f1=2 * precision * recall / (precision + recall) if precision + recall else 0.0,
         calibration=_calibrate(together),
         classes=scores,
+        slices=score_slices(matching.categories, truth.categories, _merge(measure_shapes(truth), appearance or {}), at),
+        confusion=confuse(matching, truth.objects, truth.categories, at),
+        matches=together,
     )
 
 
-def _as_annotations(image_ids: Sequence[int], boxes: Boxes, classes: ClassMap) -> list[dict[str, Any]]:
-    owners = np.repeat(np.asarray(image_ids), np.diff(boxes.offsets)).tolist()
-    corners = boxes.xyxy.astype(np.float64)
-    places = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
-    rows = zip(owners, places.tolist(), boxes.scores.tolist(), boxes.class_ids.tolist(), strict=True)
-    return [
-        {
-            "id": number,
-            "image_id": owner,
-            "category_id": classes.category_ids[class_id],
-            "bbox": place,
-            "area": place[2] * place[3],
-            "score": score,
-            "iscrowd": 0,
-        }
-        for number, (owner, place, score, class_id) in enumerate(rows, 1)
-        if classes.category_ids[class_id] is not None
-    ]
-
-
-def _run_pycocotools(
-    truth: GroundTruth, image_ids: Sequence[int], found: Sequence[Mapping[str, Any]], category_ids: Sequence[int]
-) -> Any:
-    """The evaluator, run. It keeps COCO's bound of the best 100 detections per class and image."""
-    coco, cocoeval = import_pycocotools("coco"), import_pycocotools("cocoeval")
-    dataset = truth.coco.dataset
-    detected = as_coco(coco.COCO, dataset["images"], dataset["categories"], found)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = cocoeval.COCOeval(truth.coco, detected, "bbox")
-        evaluator.params.imgIds = list(image_ids)
-        evaluator.params.catIds = list(category_ids)
-        evaluator.evaluate()
-        evaluator.accumulate()
-    return evaluator
-
-
-def _matches_of(evaluator: Any, category_id: int) -> _Matches:
-    """Matches at IoU 0.5, over objects of any size."""
-    any_size = evaluator.params.areaRng[0]
-    parts = []
-    for entry in evaluator.evalImgs:
-        if entry is None or entry["category_id"] != category_id or entry["aRng"] != any_size:
-            continue
-        counted = ~entry["dtIgnore"][0].astype(np.bool_)
-        scores = np.array(entry["dtScores"], np.float64)[counted]
-        correct = entry["dtMatches"][0][counted] > 0
-        parts.append(_Matches(scores, correct, int((np.asarray(entry["gtIgnore"]) == 0).sum())))
-    return _Matches.join(parts)
-
-
-def _class_scores(
-    evaluator: Any, names: Mapping[int, str], matches: Mapping[int, _Matches], confidence: float
-) -> tuple[ClassScore, ...]:
-    # Precision by IoU threshold, recall, category, object size (0: any) and bound on detections (-1: the largest).
-    precision = evaluator.eval["precision"][:, :, :, 0, -1]
+def _class_scores(matching: Matching, names: Mapping[int, str], confidence: float) -> tuple[ClassScore, ...]:
     scores = []
-    for column, category_id in enumerate(evaluator.params.catIds):
-        of_class = matches[category_id]
-        strict, loose = precision[:, :, column], precision[0, :, column]
+    for column, (category_id, matched) in enumerate(matching.categories.items()):
+        of_class = matched.loose()
+        strict, loose = matching.precision[:, :, column], matching.precision[0, :, column]
         reached, recall = of_class.precision_and_recall(confidence)
         scores.append(
             ClassScore(
@@ -204,18 +138,11 @@ def _class_scores(
     return tuple(scores)
 
 
-def _best_confidence(matches: _Matches) -> float:
-    """The lowest score to keep for the best F1 of all classes together; 0 where nothing was detected."""
-    if not len(matches.scores):
-        return 0.0
-    order = np.argsort(-matches.scores, kind="stable")
-    correct = np.cumsum(matches.correct[order])
-    # F1 = 2 TP / (detections + objects)
-    f1 = 2 * correct / (np.arange(1, len(order) + 1) + matches.objects)
-    return float(matches.scores[order][f1.argmax()])
+def _merge(shapes: Values, appearance: Values) -> Values:
+    return {object_id: {**known, **appearance.get(object_id, {})} for object_id, known in shapes.items()}
 
 
-def _calibrate(matches: _Matches) -> Calibration:
+def _calibrate(matches: Matches) -> Calibration:
     shown = matches.scores >= CALIBRATION_FLOOR
     scores, correct = matches.scores[shown], matches.correct[shown]
     places = np.minimum((scores * _BINS).astype(np.intp), _BINS - 1)

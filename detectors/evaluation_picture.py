@@ -1,4 +1,4 @@
-"""The precision-recall curves of an evaluation as a picture."""
+"""An evaluation as pictures: precision-recall curves, calibration, confusion."""
 
 import importlib
 from pathlib import Path
@@ -10,15 +10,28 @@ from detectors.evaluation import Evaluation
 from schemas.errors import ConfigurationError
 
 _RECALLS = np.linspace(0, 1, 101)
-# More lines than this cannot be told apart by a legend.
+# More lines than this cannot be told apart by a legend, more cells not read.
 _NAMED = 10
 
 
-def draw_curves(evaluation: Evaluation, title: str, path: Path) -> None:
-    """Write a picture, of the format that the suffix of `path` names: each class thin, their mean thick, at IoU 0.5.
+def draw_pictures(evaluation: Evaluation, title: str, directory: Path) -> None:
+    """Write `curves.png`, `calibration.png` and `confusion.png` into a directory, which is made.
 
-    Raises ConfigurationError without the extra, or where the format is unknown or the place cannot be written.
+    Raises ConfigurationError without the extra, or where the place cannot be written.
     """
+    drawers = {"curves": draw_curves, "calibration": draw_calibration, "confusion": draw_confusion}
+    for name, draw in drawers.items():
+        figure = draw(evaluation, title)
+        path = directory / f"{name}.png"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write the picture {path}: {error.strerror}") from error
+
+
+def draw_curves(evaluation: Evaluation, title: str) -> Any:
+    """A figure of precision by recall at IoU 0.5: each class thin, their mean thick."""
     figure = _figure()
     axes = figure.add_subplot()
     shown = [score for score in evaluation.classes if score.objects]
@@ -33,10 +46,43 @@ def draw_curves(evaluation: Evaluation, title: str, path: Path) -> None:
         axes.legend(loc="lower left", fontsize="small")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02), title=title)
     axes.grid(visible=True, alpha=0.3)
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"cannot write the picture {path}: {error}") from error
+    return figure
+
+
+def draw_calibration(evaluation: Evaluation, title: str) -> Any:
+    """A reliability diagram: the share that is correct by score, and below how many detections that is of."""
+    figure, found = _figure(), evaluation.calibration
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    counts, scores, shares = (
+        np.array(column) for column in (zip(*found.bins, strict=True) if found.bins else ([],) * 3)
+    )
+    above.plot((0, 1), (0, 1), linestyle="--", color="grey", label="calibrated")
+    error = "" if found.error is None else f", expected error {found.error:.3f}"
+    above.plot(scores, shares, marker="o", color="tab:blue", label=f"detections above {found.floor:g}{error}")
+    above.set(ylabel="share correct", xlim=(0, 1), ylim=(0, 1.02), title=title)
+    above.legend(loc="upper left", fontsize="small")
+    below.bar(scores, counts, width=0.06, color="tab:blue")
+    below.set(xlabel="score", ylabel="detections")
+    for axes in (above, below):
+        axes.grid(visible=True, alpha=0.3)
+    return figure
+
+
+def draw_confusion(evaluation: Evaluation, title: str) -> Any:
+    """Objects by the class that they were detected as; shades are shares of a row, the numbers counts."""
+    figure, confusion = _figure(), evaluation.confusion
+    axes = figure.add_subplot()
+    counts, places = confusion.counts, range(len(confusion.labels))
+    axes.imshow(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    if len(places) <= _NAMED:
+        for row, column in np.ndindex(counts.shape):
+            dark = counts[row, column] > counts[row].sum() / 2
+            text = str(counts[row, column])
+            axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
+    axes.set_xticks(places, confusion.labels, rotation=45 if len(places) <= _NAMED else 90, ha="right")
+    axes.set_yticks(places, confusion.labels)
+    axes.set(xlabel="detected", ylabel="there is", title=f"{title}, at {confusion.confidence:.2f}")
+    return figure
 
 
 def import_matplotlib() -> tuple[Any, Any]:

@@ -29,21 +29,28 @@ def predict(
     policy: ImagePolicy,
     parameters: DetectParameters,
     watch: Callable[[int], object] = lambda _: None,
+    look: Callable[[int, Image], object] = lambda _, __: None,
 ) -> Predictions:
     """Detect on every file, by image id; they may lie anywhere, whatever the policy's roots are.
 
     An image that cannot be read is named in `missing` and fails no other; what the detector raises is raised. `watch` gets the number
-    of images done since it was last called.
+    of images done since it was last called, `look` every image that could be read, once, in a thread of its own.
     """
     policy = replace(policy, roots=tuple({path.resolve().parent for path in files.values()}))
-    return asyncio.run(_predict(detector, files, policy, parameters, watch))
+
+    def detect(images: Mapping[int, Image]) -> Boxes:
+        for image_id, image in images.items():
+            look(image_id, image)
+        return detector.detect(list(images.values()), [parameters] * len(images))
+
+    return asyncio.run(_predict(detector, files, policy, detect, watch))
 
 
 async def _predict(
     detector: Detector,
     files: Mapping[int, Path],
     policy: ImagePolicy,
-    parameters: DetectParameters,
+    detect: Callable[[Mapping[int, Image]], Boxes],
     watch: Callable[[int], object],
 ) -> Predictions:
     good: dict[int, Image] = {}
@@ -56,8 +63,7 @@ async def _predict(
         for before, chunk in zip([(), *chunks], [*chunks, ()], strict=True):
             loading = asyncio.create_task(loader.load([ImageRequest(files[i].absolute().as_uri()) for i in chunk]))
             if before:
-                wanted = [parameters] * len(good)
-                parts.append(await asyncio.to_thread(detector.detect, list(good.values()), wanted))
+                parts.append(await asyncio.to_thread(detect, good))
                 watch(len(before))
             outcomes = dict(zip(chunk, await loading, strict=True))
             good = {image_id: outcome for image_id, outcome in outcomes.items() if isinstance(outcome, Image)}

@@ -1,24 +1,43 @@
 """Ground truth in COCO's format, and which of its categories a model's classes are."""
 
 import contextlib
+import hashlib
 import importlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from schemas.errors import ConfigurationError
+
+# Of a data set in the project's own format (`detectors/training/dataset.py`), and found by habit in others.
+ANNOTATIONS, IMAGES = "annotations.json", "images"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroundTruth:
-    """What is in the images. `files` and `categories`: names by id; `coco`: the same for pycocotools, annotations numbered from 1."""
+    """What is in the images. `files` and `categories`: names by id; `coco`: the same for pycocotools, annotations numbered from 1.
+
+    `outlines`: of objects by number of annotation, float32 (4, 2) in pixels, where one of four corners is given. `digest`: `sha256:` +
+    hex of the file.
+    """
 
     coco: Any
     files: Mapping[int, str]
     categories: Mapping[int, str]
+    outlines: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def objects(self) -> Mapping[int, Mapping[str, Any]]:
+        """COCO's annotations, by number."""
+        annotations: Mapping[int, Mapping[str, Any]] = self.coco.anns
+        return annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +65,12 @@ def read_truth(path: Path) -> GroundTruth:
     """Ground truth of a file in COCO's own format. Raises ConfigurationError where it is none."""
     coco_type = import_pycocotools("coco").COCO
     try:
-        content = json.loads(path.read_bytes())
+        encoded = path.read_bytes()
+        content = json.loads(encoded)
         images = [{"id": image["id"], "file_name": str(image["file_name"])} for image in content["images"]]
         categories = [{"id": entry["id"], "name": str(entry["name"])} for entry in content["categories"]]
         annotations = [_annotation(number, entry) for number, entry in enumerate(content["annotations"], 1)]
+        outlines = {number: _outline(entry) for number, entry in enumerate(content["annotations"], 1)}
     except OSError as error:
         raise ConfigurationError(f"cannot read the ground truth {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -58,7 +79,20 @@ def read_truth(path: Path) -> GroundTruth:
         as_coco(coco_type, images, categories, annotations),
         {image["id"]: image["file_name"] for image in images},
         {category["id"]: category["name"] for category in categories},
+        {number: outline for number, outline in outlines.items() if outline is not None},
+        f"sha256:{hashlib.sha256(encoded).hexdigest()}",
     )
+
+
+def find_images(truth: GroundTruth, annotations: Path, directory: Path | None = None) -> dict[int, Path]:
+    """The images' files by id, which need not exist: in `directory`, else beside the annotations or in `images/` beside them."""
+    if directory is not None:
+        return {image_id: directory / name for image_id, name in truth.files.items()}
+    beside = annotations.parent
+    return {
+        image_id: beside / name if (beside / name).exists() else beside / IMAGES / name
+        for image_id, name in truth.files.items()
+    }
 
 
 def as_coco(
@@ -116,6 +150,14 @@ def _annotation(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
         "area": float(entry.get("area", width * height)),
         "iscrowd": int(entry.get("iscrowd", 0)),
     }
+
+
+def _outline(entry: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """Four corners, where that is all of the segmentation; a crowd's is run lengths, and most objects have more corners."""
+    shapes = entry.get("segmentation")
+    if not isinstance(shapes, list) or len(shapes) != 1 or len(shapes[0]) != 8:
+        return None
+    return np.array(shapes[0], np.float32).reshape(4, 2)
 
 
 def _plain(name: str) -> str:

@@ -1,41 +1,54 @@
 """`sightstream evaluate`: a model against ground truth, by the engine that serves it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from infra.command_values import PAIR
 from infra.settings import Settings
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from detectors.base import Detector, ModelInfo
+    from detectors.base import Detector
     from detectors.evaluation import Evaluation
+    from detectors.evaluation_attributes import Appearance
+    from detectors.evaluation_report import Report
     from detectors.evaluation_run import Predictions
+    from detectors.evaluation_truth import GroundTruth
 
 _SHOWN = 20
-_PICTURES = (".png", ".svg", ".pdf")
+_SOME_NOT_READ, _GATE_FAILED = 1, 3
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+_SHARE = click.FloatRange(0, 1)
 _OPTIONS = [
     click.option("--model", type=_FILE, help="Model file, over model.path."),
     click.option(
         "--data",
-        nargs=2,
         required=True,
-        type=(click.Path(path_type=Path, dir_okay=False), click.Path(path_type=Path, file_okay=False)),
-        metavar="COCO.json DIR",
-        help="Ground truth in COCO's format, and the directory of its images.",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER|COCO.json",
+        help="Data set, a folder with annotations.json; or ground truth in COCO's format.",
     ),
-    click.option("--json", "json_path", type=_FILE, help="Also write all figures there."),
-    click.option("--picture", type=_FILE, help="Also draw precision-recall curves there (.png, .svg, .pdf)."),
+    click.argument("images", required=False, type=_DIRECTORY),
+    click.option("--json", "json_path", type=_FILE, help="Also write all figures there: a later --baseline."),
+    click.option("--pictures", type=_DIRECTORY, help="Also draw curves, calibration and confusion into there."),
+    click.option("--at", type=_SHARE, help="Score for precision, recall, confusion. Default: where F1 is best."),
+    click.option("--threshold-for", type=PAIR, metavar="precision=SHARE", help="Say the lowest score that reaches it."),
     click.option(
-        "--at", type=click.FloatRange(0, 1), help="Score for precision and recall. Default: where F1 is best."
+        "--min",
+        "least",
+        multiple=True,
+        metavar="METRIC[.CLASS][@SLICING=SLICE]=VALUE",
+        help="Fail below it: map50=0.9, map50_95, precision, recall, f1; recall.qr=0.8, map50@size=small=0.7. Repeatable.",
     ),
-    click.option("--confidence", type=click.FloatRange(0, 1), default=0.001, show_default=True),
-    click.option("--iou", type=click.FloatRange(0, 1), default=0.7, show_default=True, help="Of suppression."),
+    click.option("--baseline", type=_FILE, help="Compare with figures that --json wrote, on the same annotations."),
+    click.option("--max-regression", type=_SHARE, help="Fail if an mAP, of all or of a class, fell by more."),
+    click.option("--confidence", type=_SHARE, default=0.001, show_default=True),
+    click.option("--iou", type=_SHARE, default=0.7, show_default=True, help="Of suppression."),
     click.option("--max-det", type=click.IntRange(1), default=300, show_default=True),
     click.option("--device", help="Over model.device."),
     click.option("--precision", help="Over model.precision."),
@@ -53,64 +66,107 @@ def _options(function: Any) -> Any:
 @click.command("evaluate")
 @_options
 @click.pass_context
-def command(context: click.Context, /, json_path: Path | None, picture: Path | None, **given: Any) -> None:
-    """Measure a model on images with ground truth: mAP, precision and recall, calibration.
+def command(context: click.Context, /, json_path: Path | None, pictures: Path | None, **given: Any) -> None:
+    """Measure a model on images with ground truth: mAP, precision and recall, slices, confusion, calibration.
 
-    Images go through the loader and the detector that a worker has. One that cannot be read is left out, named on stderr, and makes
-    the exit code 1 unless --allow-missing, as the figures then are not those of the whole set.
+    IMAGES: their directory, if it is neither beside the annotations nor images/ there. They go through the loader and the detector that a
+    worker has. One that cannot be read is left out, named on stderr, and makes the exit code 1 unless --allow-missing, as the figures
+    then are not those of the whole set. Exit code 3: what --min or --max-regression asks for is not reached.
     """
     settings = context.ensure_object(Settings).overriding(
         {f"model.{name}": given[name] for name in ("device", "precision", "backend")}
         | {"model.path": given["model"] and str(given["model"])}
     )
-    annotations, directory = given["data"]
-    _check_places(directory, json_path, picture)
+    _check_places(given, json_path, pictures)
     from detectors.evaluation import evaluate
+    from detectors.evaluation_attributes import Appearance
+    from detectors.evaluation_gates import parse_gate
+    from detectors.evaluation_report import make_report, read_baseline, write_report
     from detectors.evaluation_truth import match_classes, read_truth
     from detectors.registry import open_detector
     from infra.wiring import ENGINE
 
+    annotations = _find_annotations(given["data"])
     truth = read_truth(annotations)
+    gates = [parse_gate(text, truth.categories.values()) for text in given["least"]]
+    baseline = read_baseline(given["baseline"], truth) if given["baseline"] else None
+    files = _find_files(truth, annotations, given["images"])
     detector = open_detector(settings.model, settings.state_dir / ENGINE)
     try:
-        model = detector.model
+        model, appearance = detector.model, Appearance(truth)
         classes = match_classes(model.labels, truth.categories)
-        files = {image_id: directory / name for image_id, name in truth.files.items()}
-        predictions = _predict(settings, detector, files, given)
+        predictions = _predict(settings, detector, files, appearance, given)
     finally:
         detector.close()
-    evaluation = evaluate(truth, predictions.image_ids, predictions.boxes, classes, given["at"])
+    evaluation = evaluate(truth, predictions.image_ids, predictions.boxes, classes, given["at"], appearance.values)
+    report = make_report(model, truth, evaluation, predictions.missing, classes.warnings)
     _say_what_to_know(classes.warnings, predictions)
     click.echo(f"{model.name} on {model.backend}, {model.precision}, {model.device}")
-    click.echo(_table(evaluation))
+    _say_figures(evaluation)
+    if given["threshold_for"] is not None:
+        report["threshold"] = _say_threshold(evaluation, _precision_of(given))
+    failures = _judge(report, gates, baseline, given["max_regression"])
     if json_path is not None:
-        report = _report(model, evaluation, predictions, classes.warnings)
-        json_path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if picture is not None:
-        from detectors.evaluation_picture import draw_curves
+        write_report(report | {"failures": failures}, json_path)
+    if pictures is not None:
+        from detectors.evaluation_picture import draw_pictures
 
-        draw_curves(evaluation, f"{model.name}, {model.backend}, {model.precision}", picture)
+        draw_pictures(evaluation, f"{model.name}, {model.backend}, {model.precision}", pictures)
+    if failures:
+        context.exit(_GATE_FAILED)
     if predictions.missing and not given["allow_missing"]:
-        context.exit(1)
+        context.exit(_SOME_NOT_READ)
 
 
-def _check_places(directory: Path, json_path: Path | None, picture: Path | None) -> None:
+def _check_places(given: Mapping[str, Any], json_path: Path | None, pictures: Path | None) -> None:
     """What would fail after minutes of work fails now."""
-    if not directory.is_dir():
-        raise ConfigurationError(f"there is no directory {directory}")
-    for path in filter(None, (json_path, picture)):
+    if given["images"] is not None and not given["images"].is_dir():
+        raise ConfigurationError(f"there is no directory {given['images']}")
+    for path in filter(None, (json_path, pictures)):
         if not path.absolute().parent.is_dir():
             raise click.UsageError(f"there is no directory {path.absolute().parent}")
-    if picture is not None:
+    if given["max_regression"] is not None and given["baseline"] is None:
+        raise click.UsageError("--max-regression needs a --baseline to compare with")
+    if given["threshold_for"] is not None:
+        _precision_of(given)
+    if pictures is not None:
         from detectors.evaluation_picture import import_matplotlib
 
-        if picture.suffix.lower() not in _PICTURES:
-            raise click.UsageError(f"{picture} should end in one of {', '.join(_PICTURES)}")
         import_matplotlib()
 
 
+def _precision_of(given: Mapping[str, Any]) -> float:
+    name, text = given["threshold_for"]
+    if name != "precision":
+        raise click.BadParameter(f"{name!r} is not precision", param_hint="--threshold-for")
+    return float(_SHARE.convert(text, None, None))
+
+
+def _find_annotations(data: Path) -> Path:
+    from detectors.evaluation_truth import ANNOTATIONS
+
+    file = data / ANNOTATIONS if data.is_dir() else data
+    if data.is_dir() and not file.exists():
+        parts = sorted(str(path.parent) for path in data.glob(f"*/{ANNOTATIONS}"))
+        hint = f"; one is in {', '.join(parts)}" if parts else ""
+        raise ConfigurationError(f"there is no {ANNOTATIONS} in {data}{hint}")
+    return file
+
+
+def _find_files(truth: "GroundTruth", annotations: Path, images: Path | None) -> dict[int, Path]:
+    from detectors.evaluation_truth import find_images
+
+    if not truth.files:
+        raise ConfigurationError(f"there are no images in {annotations}")
+    return find_images(truth, annotations, images)
+
+
 def _predict(
-    settings: Settings, detector: "Detector", files: Mapping[int, Path], given: dict[str, Any]
+    settings: Settings,
+    detector: "Detector",
+    files: Mapping[int, Path],
+    appearance: "Appearance",
+    given: Mapping[str, Any],
 ) -> "Predictions":
     import sys
 
@@ -121,7 +177,7 @@ def _predict(
 
     wanted = DetectParameters(confidence=given["confidence"], iou=given["iou"], max_detections=given["max_det"])
     with tqdm(total=len(files), unit="img", desc="evaluating", file=sys.stderr, disable=None, leave=False) as bar:
-        return predict(detector, files, settings.images, wanted, bar.update)
+        return predict(detector, files, settings.images, wanted, bar.update, appearance.look)
 
 
 def _say_what_to_know(warnings: Sequence[str], predictions: "Predictions") -> None:
@@ -134,43 +190,38 @@ def _say_what_to_know(warnings: Sequence[str], predictions: "Predictions") -> No
         click.echo(f"not read: {len(missing) - _SHOWN} more", err=True)
 
 
-def _table(evaluation: "Evaluation") -> str:
-    shown = [score for score in evaluation.classes if score.objects]
-    width = max(len("all classes"), *(len(score.label) for score in shown), 0)
-    head = f"{'class':<{width}}  {'objects':>8}  {'mAP50-95':>8}  {'mAP50':>8}  {'precision':>9}  {'recall':>8}"
-    figures = [
-        (score.label, score.objects, score.map50_95, score.map50, score.precision, score.recall) for score in shown
-    ]
-    total = evaluation
-    figures.append(("all classes", total.objects, total.map50_95, total.map50, total.precision, total.recall))
-    rows = [
-        f"{name:<{width}}  {objects:>8}  {_number(strict):>8}  {_number(loose):>8}  {_number(precision):>9}  {_number(recall):>8}"
-        for name, objects, strict, loose, precision, recall in figures
-    ]
-    calibration = evaluation.calibration
-    below = (
-        f"{total.images} images; precision and recall at confidence {total.confidence:.3f}, F1 {total.f1:.3f}; "
-        f"calibration error {_number(calibration.error)} above {calibration.floor}"
-    )
-    return "\n".join([head, *rows, below])
+def _say_figures(evaluation: "Evaluation") -> None:
+    from infra.evaluation_text import tell_classes, tell_confusion, tell_slices
+
+    click.echo("\n\n".join(filter(None, (tell(evaluation) for tell in (tell_classes, tell_slices, tell_confusion)))))
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _report(
-    model: "ModelInfo", evaluation: "Evaluation", predictions: "Predictions", warnings: Sequence[str]
-) -> dict[str, Any]:
-    """All figures, in types that JSON has."""
+def _say_threshold(evaluation: "Evaluation", precision: float) -> dict[str, float] | None:
+    """What was found, for the report; None where no score reaches it."""
     from dataclasses import asdict
 
-    figures = asdict(evaluation)
-    figures["classes"] = [
-        {**score, "curve": [round(float(value), 5) for value in score["curve"]]} for score in figures["classes"]
-    ]
-    names = ("detections", "mean_score", "share_correct")
-    figures["calibration"]["bins"] = [dict(zip(names, entry, strict=True)) for entry in figures["calibration"]["bins"]]
-    described = {name: value for name, value in asdict(model).items() if name != "labels"}
-    missing = {str(path): reason for path, reason in predictions.missing.items()}
-    return {"model": described, **figures, "missing": missing, "warnings": list(warnings)}
+    from detectors.evaluation_threshold import confidence_for_precision
+
+    found = confidence_for_precision(evaluation.matches, precision)
+    if found is None:
+        click.echo(f"\nno confidence reaches precision {precision:g}")
+        return None
+    click.echo(
+        f"\nprecision {precision:g} is reached from confidence {found.confidence:.4f} on: recall {found.recall:.4f}"
+    )
+    return asdict(found)
+
+
+def _judge(report: "Report", gates: Sequence[Any], baseline: "Report | None", most: float | None) -> list[str]:
+    """What fails, said on stderr."""
+    from detectors.evaluation_gates import check_gates, check_regression, compare
+    from infra.evaluation_text import tell_differences
+
+    failures = check_gates(report, gates)
+    if baseline is not None:
+        differences = compare(report, baseline)
+        click.echo(f"\n{tell_differences(differences)}")
+        failures += [] if most is None else check_regression(differences, most)
+    for failure in failures:
+        click.echo(f"failed: {failure}", err=True)
+    return failures

@@ -10,9 +10,9 @@ import pytest
 from detectors.base import Boxes
 from detectors.boxes import Found, join
 from detectors.evaluation import Evaluation, evaluate
-from detectors.evaluation_picture import draw_curves
+from detectors.evaluation_picture import draw_pictures
 from detectors.evaluation_run import predict
-from detectors.evaluation_truth import ClassMap, GroundTruth, match_classes, read_truth
+from detectors.evaluation_truth import ClassMap, GroundTruth, find_images, match_classes, read_truth
 from detectors.policy import ImagePolicy
 from detectors.registry import open_detector
 from detectors.spec import ModelSpec
@@ -188,20 +188,35 @@ def test_a_detector_sees_every_image_and_the_unreadable_are_named(tmp_path: Path
 
 
 @pytest.mark.parametrize("count", [2, 12])
-def test_the_curves_become_a_picture(tmp_path: Path, count: int) -> None:
+def test_an_evaluation_becomes_pictures(tmp_path: Path, count: int) -> None:
     categories = [{"id": number, "name": f"class {number}"} for number in range(1, count + 1)]
     annotations = [
         {"image_id": 7, "category_id": number, "bbox": [number * 10, 0, 8, 8]} for number in range(1, count + 1)
     ]
     truth = written(tmp_path / "many.json", categories=categories, annotations=annotations)
     found = boxes([(n, 0.9 - n / 20, ((n + 1) * 10.0, 0.0, (n + 1) * 10.0 + 8, 8.0)) for n in range(count)])
-    picture = tmp_path / "curves.png"
-    draw_curves(evaluate(truth, [7], found, ClassMap(tuple(range(1, count + 1)))), "tested", picture)
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    draw_pictures(evaluate(truth, [7], found, ClassMap(tuple(range(1, count + 1)))), "tested", tmp_path / "drawn")
+    drawn = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name for path in drawn] == ["calibration.png", "confusion.png", "curves.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
 
 
-def test_a_picture_that_cannot_be_written_is_refused(truth: GroundTruth, tmp_path: Path) -> None:
-    found = figures(truth, PERFECT)
-    for name in ("curves.nonsense", "missing/curves.png"):
-        with pytest.raises(ConfigurationError, match="cannot write the picture"):
-            draw_curves(found, "tested", tmp_path / name)
+def test_nothing_detected_becomes_pictures_too(truth: GroundTruth, tmp_path: Path) -> None:
+    draw_pictures(figures(truth, boxes([], [])), "tested", tmp_path)
+
+
+def test_pictures_that_cannot_be_written_are_refused(truth: GroundTruth, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="cannot write the picture"):
+        draw_pictures(figures(truth, PERFECT), "tested", tmp_path / "file")
+
+
+def test_images_lie_where_is_said_or_beside_the_annotations_or_in_a_folder_there(tmp_path: Path) -> None:
+    truth = written(tmp_path / "truth.json")
+    (tmp_path / "b.png").touch()
+    beside = find_images(truth, tmp_path / "truth.json")
+    assert beside == {7: tmp_path / "images" / "a.png", 9: tmp_path / "b.png"}
+    assert find_images(truth, tmp_path / "truth.json", tmp_path / "x") == {
+        7: tmp_path / "x/a.png",
+        9: tmp_path / "x/b.png",
+    }

@@ -1,7 +1,6 @@
-"""`sightstream models` and `sightstream evaluate`, as they are called: tables, files, exit codes."""
+"""`sightstream models`, as it is called: tables, files, exit codes."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from detectors.openvino import precisions
 from detectors.spec import ModelSpec
 from infra.cli import group
 from tests.support.images import encode, photograph
-from tests.support.models import LABELS, write_tiny_yolo
+from tests.support.models import write_tiny_yolo
 
 
 @pytest.fixture
@@ -29,26 +28,6 @@ def pictures(tmp_path: Path) -> Path:
     for number in range(3):
         (directory / f"{number}.png").write_bytes(encode(photograph(number, 160, 128), "PNG"))
     return directory
-
-
-@pytest.fixture
-def data(tmp_path: Path, pictures: Path) -> tuple[str, str]:
-    """Ground truth of the pictures."""
-    path = tmp_path / "truth.json"
-    write_truth(path, [f"{number}.png" for number in range(3)])
-    return str(path), str(pictures)
-
-
-def write_truth(path: Path, names: list[str], labels: tuple[str, ...] = LABELS) -> None:
-    truth = {
-        "images": [{"id": number, "file_name": name} for number, name in enumerate(names)],
-        "categories": [{"id": 10 + number, "name": label} for number, label in enumerate(labels)],
-        "annotations": [
-            {"image_id": number, "category_id": 10 + number % 4, "bbox": [10, 10, 90, 90]}
-            for number in range(len(names))
-        ],
-    }
-    path.write_text(json.dumps(truth))
 
 
 def run(*arguments: object) -> Result:
@@ -161,80 +140,4 @@ def test_parity_refuses_what_is_no_model(tmp_path: Path) -> None:
     result = run("models", "parity", tmp_path / "missing.onnx")
     assert result.exit_code == 2
     assert "cannot read the model" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-
-
-def test_evaluate_prints_a_table_and_writes_json_and_picture(tiny: Path, data: tuple[str, str], tmp_path: Path) -> None:
-    figures, picture = tmp_path / "figures.json", tmp_path / "curves.png"
-    result = run("evaluate", "--model", tiny, "--data", *data, "--json", figures, "--picture", picture, "--at", 0.5)
-    assert result.exit_code == 0, result.output
-    assert "all classes" in result.stdout
-    assert result.stdout.startswith("tiny on openvino")
-    assert "calibration error" in result.stdout
-    said = json.loads(figures.read_text())
-    assert (said["images"], said["objects"], said["confidence"], said["missing"]) == (3, 3, 0.5, {})
-    assert said["model"]["digest"].startswith("sha256:")
-    assert [entry["label"] for entry in said["classes"]] == list(LABELS)
-    assert len(said["classes"][0]["curve"]) == 101
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
-def test_evaluate_counts_and_names_images_that_are_not_there(tiny: Path, data: tuple[str, str], pictures: Path) -> None:
-    (pictures / "1.png").unlink()
-    arguments = ("evaluate", "--model", tiny, "--precision", "f32", "--data", *data)
-    result = run(*arguments)
-    assert result.exit_code == 1
-    assert f"not read: {pictures / '1.png'} (image_not_found)" in result.stderr
-    assert "2 images" in result.stdout
-    assert run(*arguments, "--allow-missing").exit_code == 0
-
-
-def test_evaluate_warns_where_classes_go_by_order_and_refuses_where_they_cannot(
-    tiny: Path, data: tuple[str, str], tmp_path: Path
-) -> None:
-    write_truth(tmp_path / "truth.json", ["0.png"], ("w", "x", "y", "z"))
-    result = run("evaluate", "--model", tiny, "--precision", "f32", "--data", *data)
-    assert result.exit_code == 0, result.output
-    assert "warning: no class has the name of a category" in result.stderr
-    write_truth(tmp_path / "truth.json", ["0.png"], ("w", "x", "y"))
-    refused = run("evaluate", "--model", tiny, "--precision", "f32", "--data", *data)
-    assert refused.exit_code == 2
-    assert "share no name" in refused.stderr
-
-
-@pytest.mark.parametrize("option", ["--json", "--picture"])
-def test_evaluate_refuses_a_place_that_is_not_there_before_it_begins(
-    tiny: Path, data: tuple[str, str], tmp_path: Path, option: str
-) -> None:
-    result = run("evaluate", "--model", tiny, "--data", *data, option, tmp_path / "missing" / "file.png")
-    assert result.exit_code == 2
-    assert f"there is no directory {tmp_path / 'missing'}" in result.stderr
-
-
-def test_evaluate_refuses_pictures_and_places_that_cannot_be_before_it_opens_the_model(
-    data: tuple[str, str], tmp_path: Path
-) -> None:
-    arguments = ("evaluate", "--model", tmp_path / "missing.onnx", "--data")
-    text = run(*arguments, *data, "--picture", tmp_path / "curves.txt")
-    assert (text.exit_code, "should end in one of .png" in text.stderr) == (2, True)
-    nowhere = run(*arguments, data[0], tmp_path / "nowhere")
-    assert (nowhere.exit_code, nowhere.stderr) == (2, f"sightstream: there is no directory {tmp_path / 'nowhere'}\n")
-
-
-@pytest.mark.parametrize(("module", "options"), [("pycocotools", []), ("matplotlib", ["--picture", "curves.png"])])
-def test_evaluate_names_the_extra_that_is_missing(
-    tiny: Path, data: tuple[str, str], monkeypatch: pytest.MonkeyPatch, module: str, options: list[str]
-) -> None:
-    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, module, None)
-    result = run("evaluate", "--model", tiny, "--data", *data, *options)
-    assert result.exit_code == 2
-    assert "pip install 'sightstream[evaluate]'" in result.stderr
-
-
-def test_evaluate_refuses_a_file_that_is_no_ground_truth(tiny: Path, pictures: Path) -> None:
-    result = run("evaluate", "--model", tiny, "--data", tiny, pictures)
-    assert result.exit_code == 2
-    assert "not in COCO's format" in result.stderr
     assert len(result.stderr.splitlines()) == 1
