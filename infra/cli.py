@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "dead-letters": ("dead_letters", "List, show or redrive records that failed."),
     "data": ("data", "Make, import, check, split or augment pictures to train on."),
     "models": ("models", "Export a model; check that every backend finds the same boxes."),
+    "train": ("train", "Train a detector by a recipe; go on with a run."),
     "evaluate": ("evaluate", "Measure a model on images with ground truth."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
     "settings": ("settings", "Print every setting with its value."),

@@ -1,0 +1,109 @@
+"""One optimisation step after the other, and the state that makes the next one what it is."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detectors.training.batches import Batch
+from detectors.training.device import Device
+from detectors.training.ema import WeightAverage
+from detectors.training.losses import Targets, detection_loss
+from detectors.training.recipe import TrainingPlan
+from detectors.training.schedule import average_decay, learning_rate
+
+
+class Optimiser:
+    """A network with what changes it: AdamW, gradient clipping, the average over its weights.
+
+    What is random within the network (dropout, say) is a function of the seed and the step's number.
+    """
+
+    def __init__(self, network: nn.Module, plan: TrainingPlan, device: Device) -> None:
+        self.network = network
+        self.average = WeightAverage(network)
+        self._plan, self._device = plan, device
+        self._optimiser = torch.optim.AdamW(_groups(network, plan), lr=plan.learning_rate, fused=True)
+        self._scaler = torch.amp.GradScaler(device.device.type, enabled=device.precision == "f16")
+        self._buffers = list(network.buffers())
+
+    def step(self, number: int, batch: Batch) -> dict[str, float] | None:
+        """Learn from a batch as the step of this number (0-based): its losses, learning rate and gradient norm.
+
+        None where the loss or the gradient is not a finite number: then nothing has changed.
+        """
+        torch.manual_seed(self._plan.seed + number)
+        rate = learning_rate(number, self._plan)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        self.network.train()
+        before = [buffer.clone() for buffer in self._buffers]
+        losses = self._losses(batch)
+        norm = self._apply(losses["loss"]) if math.isfinite(losses["loss"].item()) else None
+        self._optimiser.zero_grad(set_to_none=True)
+        if norm is None:
+            # The statistics of its normalisations are from this batch already.
+            for buffer, value in zip(self._buffers, before, strict=True):
+                buffer.copy_(value)
+            return None
+        self.average.update(average_decay(number, self._plan))
+        return {name: value.item() for name, value in losses.items()} | {"learning_rate": rate, "gradient_norm": norm}
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, on the CPU."""
+        return {
+            "network": on_cpu(self.network.state_dict()),
+            "optimiser": _moved(self._optimiser.state_dict()),
+            "scaler": self._scaler.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any], average: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` and `average.weights` were."""
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._scaler.load_state_dict(state["scaler"])
+        self.average.restore(average)
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        with self._device.autocast():
+            raw = self.network(self._device.as_input(batch.pixels))
+        where = self._device.device
+        targets = [Targets(entry.boxes.to(where), entry.class_ids.to(where)) for entry in batch.targets]
+        return detection_loss(raw, targets)
+
+    def _apply(self, loss: Tensor) -> float | None:
+        """Change the weights; returns the gradient's norm before clipping, None where it is infinite and nothing was changed.
+
+        In half precision an infinite gradient is how the loss's scale is found: the scaler leaves the step out by itself.
+        """
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimiser)
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), self._plan.gradient_clip))
+        scaled = self._scaler.is_enabled()
+        if not math.isfinite(norm) and not scaled:
+            return None
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        return norm
+
+
+def on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A copy on the CPU, in the plain layout."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()}
+
+
+def _groups(network: nn.Module, plan: TrainingPlan) -> list[dict[str, Any]]:
+    """Weights of convolutions decay; biases and normalisations, which have one number for each channel, do not."""
+    wide = [value for value in network.parameters() if value.ndim > 1]
+    rest = [value for value in network.parameters() if value.ndim <= 1]
+    return [{"params": wide, "weight_decay": plan.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def _moved(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {name: _moved(entry) for name, entry in value.items()}
+    return [_moved(entry) for entry in value] if isinstance(value, list | tuple) else value
