@@ -82,11 +82,11 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which model a detector runs and how; all but `canvas` and `origin` travels in each result.
+    """Which model a detector runs and how; all but `canvas`, `origin` and `confidence` travels in each result.
 
     `digest`: `sha256:` + hex of the model's bytes. `origin`: the same of the file that was asked for, where a quantised sibling runs in
     its place; "" where they are one. `canvas`: (width, height) in pixels of the largest input that images are scaled to;
-    None where the detector has no such bound.
+    None where the detector has no such bound. `confidence`: the least score for requests that do not say one.
     """
 
     name: str
@@ -98,6 +98,7 @@ class ModelInfo:
     device: str = ""
     canvas: tuple[int, int] | None = None
     origin: str = ""
+    confidence: float = 0.25
 
 
 class Detector(Protocol):

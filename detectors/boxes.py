@@ -107,7 +107,7 @@ class Thresholds:
     def of(cls, wanted: DetectParameters, spec: ModelSpec) -> Self:
         """What a request asks for, and the model's defaults where it does not say."""
         return cls(
-            confidence=spec.confidence if wanted.confidence is None else wanted.confidence,
+            confidence=spec.default_confidence() if wanted.confidence is None else wanted.confidence,
             iou=spec.iou if wanted.iou is None else wanted.iou,
             limit=spec.max_detections if wanted.max_detections is None else wanted.max_detections,
             classes=wanted.classes,

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from typing import Protocol
 
 import numpy as np
@@ -93,7 +93,7 @@ class CachedDetector:
 
     def __init__(self, detector: Paced, spec: ModelSpec, stores: Sequence[Store]) -> None:
         self._detector = detector
-        self._spec = spec
+        self._spec = replace(spec, confidence=spec.default_confidence(detector.model.confidence))
         self._stores = stores
         self._identity = _identity(detector.model)
         self._flying: dict[bytes, Future[Found]] = {}

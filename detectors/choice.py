@@ -6,7 +6,6 @@ import importlib.util
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
@@ -59,7 +58,7 @@ def find_backends(
     spec: ModelSpec, installed: Callable[[str], bool] = is_installed, cuda: Callable[[], bool] = sees_cuda
 ) -> list[str]:
     """Every backend that reads the file, drives the device and is here, by preference; empty for a stand-in."""
-    suffix = Path(spec.path).suffix.lower()
+    suffix = spec.file.suffix.lower()
     fit = {name: backend for name, backend in _BACKENDS.items() if suffix in backend.suffixes}
     readers = [name for name, backend in fit.items() if backend.drives(spec.device)]
     return [name for name in readers if installed(_BACKENDS[name].package) and (name != "tensorrt" or cuda())]
@@ -74,11 +73,11 @@ def choose_backend(
 
     Raises ConfigurationError where none reads the file, drives the device or is installed, and for a wish that cannot be met.
     """
-    suffix = Path(spec.path).suffix.lower()
+    suffix = spec.file.suffix.lower()
     fit = {name: backend for name, backend in _BACKENDS.items() if suffix in backend.suffixes}
     if not fit:
         known = ", ".join(sorted({suffix for backend in _BACKENDS.values() for suffix in backend.suffixes}))
-        raise ConfigurationError(f"no backend for the model {spec.path!r}; known are {known}, fake and noop")
+        raise ConfigurationError(f"no backend for the model {spec.path!r}; known are {known}, codes, fake and noop")
     if spec.backend != "auto":
         return _check_wish(spec, suffix, installed)
     rejected: list[str] = []

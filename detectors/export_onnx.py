@@ -23,7 +23,9 @@ def write_half(source: Path, out: Path) -> None:
     """
     onnx = _import_onnx()
     try:
-        model = onnx.shape_inference.infer_shapes(onnx.load(source))
+        model = onnx.load(source)
+        _widen(onnx, model.graph)
+        model = onnx.shape_inference.infer_shapes(model)
     except Exception as error:
         raise ConfigurationError(f"{source} is not an ONNX model: {error}") from error
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
@@ -37,6 +39,32 @@ def write_half(source: Path, out: Path) -> None:
         node.name = node.name or f"{node.op_type}_{number}"
     _Halving(onnx, model.graph).run()
     onnx.save(model, out)
+
+
+def widen_weights(content: bytes) -> bytes:
+    """An ONNX file whose weights are kept in float16, each behind a Cast, with all of them in float32; any other file as it is.
+
+    For TensorRT, which takes weights of convolutions as constants only. Raises ConfigurationError without the extra.
+    """
+    onnx = _import_onnx()
+    model = onnx.load_from_string(content)
+    return bytes(model.SerializeToString()) if _widen(onnx, model.graph) else content
+
+
+def _widen(onnx: Any, graph: Any) -> int:
+    """How many weights were widened."""
+    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in weights]
+    casts = [node for node in casts if node.attribute[0].i == onnx.TensorProto.FLOAT]
+    for cast in casts:
+        values = onnx.numpy_helper.to_array(weights[cast.input[0]]).astype(np.float32)
+        graph.initializer.append(onnx.numpy_helper.from_array(values, cast.output[0]))
+        graph.node.remove(cast)
+    used = {name for node in graph.node for name in node.input}
+    for name, tensor in weights.items():
+        if name not in used:
+            graph.initializer.remove(tensor)
+    return len(casts)
 
 
 class _Halving:

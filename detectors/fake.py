@@ -109,5 +109,12 @@ class NoopDetector:
 def _describe(spec: ModelSpec) -> ModelInfo:
     digest = hashlib.sha256(spec.path.encode()).hexdigest()
     return ModelInfo(
-        spec.model_name, spec.version, f"sha256:{digest}", LABELS, backend=spec.path, precision="f32", device="none"
+        spec.model_name,
+        spec.version,
+        f"sha256:{digest}",
+        LABELS,
+        backend=spec.path,
+        precision="f32",
+        device="none",
+        confidence=spec.default_confidence(),
     )

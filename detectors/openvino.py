@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, Letterbox, Thresholds, join, read_yolo
+from detectors.openvino_canvases import MOST, Graphs, Lane
 from detectors.openvino_graph import (
     choose_device,
     compile_network,
@@ -26,6 +28,7 @@ from detectors.openvino_graph import (
     precision_settings,
     read_network,
     read_signature,
+    round_biases,
     thread_settings,
 )
 from detectors.openvino_library import ov
@@ -41,8 +44,6 @@ log = logging.getLogger(__name__)
 CONCURRENCY = 2
 # Requests of a call that wait behind those that run, so that a stream never waits for the letterbox.
 SPARE_REQUESTS = 2
-
-_Lane = list[Any]
 
 
 def load(spec: ModelSpec) -> "OpenVinoDetector":
@@ -84,18 +85,19 @@ def place(spec: ModelSpec) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Flight:
-    """One image in inference; keeps the pixels alive that the device reads."""
+    """One image in inference, `row` of its batch; keeps the pixels alive that the device reads."""
 
+    row: int
     request: Any
     pixels: NDArray[np.uint8]
     letterbox: Letterbox
     thresholds: Thresholds
 
-    def land(self) -> Found:
+    def land(self, found: dict[int, Found]) -> None:
         """Wait for the inference and read its boxes, before the request is used again."""
         self.request.wait()
         prediction = self.request.get_output_tensor(0).data[0]
-        return read_yolo(prediction, self.thresholds, self.letterbox)
+        found[self.row] = read_yolo(prediction, self.thresholds, self.letterbox)
 
 
 class OpenVinoDetector:
@@ -107,8 +109,8 @@ class OpenVinoDetector:
     def __init__(self, spec: ModelSpec, file: ModelFile, origin: str = "") -> None:
         core = ov.Core()
         network = read_network(core, file)
-        self._spec = spec
         self._head = read_head(read_signature(network), file.path, spec)
+        self._spec = replace(spec, confidence=self._head.confidence)
         if self._head.batch not in {None, 1}:
             raise ConfigurationError(
                 f"{file.path} takes batches of {self._head.batch}; export it with a batch of 1, or a free one"
@@ -117,19 +119,27 @@ class OpenVinoDetector:
         if spec.device == "auto":
             log.info("device auto: %s, as %s", device, why)
         settings = {**precision_settings(spec.precision, float_precisions(core, device)), **thread_settings(device)}
+        if settings["INFERENCE_PRECISION_HINT"] == ov.Type.bf16:
+            round_biases(network)
+
+        def open_graphs(hint: str) -> Graphs:
+            compile_for = partial(compile_network, core, network, device, {**settings, "PERFORMANCE_HINT": hint})
+            return Graphs(compile_for, most=MOST if self._head.stride else 0)
+
         hints = ("THROUGHPUT", "LATENCY") if device.startswith("CPU") else ("THROUGHPUT",)
         with ThreadPoolExecutor(len(hints)) as pool:  # each compilation keeps one core busy for a second
-            busy, *swift = pool.map(
-                lambda hint: compile_network(core, network, device, {**settings, "PERFORMANCE_HINT": hint}), hints
-            )
-        streams = int(busy.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._lanes: SimpleQueue[_Lane] = SimpleQueue()
+            self._graphs = list(pool.map(open_graphs, hints))
+        busy, *swift = self._graphs
+        streams = int(busy.common.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._lanes: SimpleQueue[Lane] = SimpleQueue()
         for _ in range(CONCURRENCY):
-            self._lanes.put([busy.create_infer_request() for _ in range(streams + SPARE_REQUESTS)])
-        self._express: SimpleQueue[_Lane] = SimpleQueue()
+            self._lanes.put(Lane(busy, streams + SPARE_REQUESTS))
+        self._express: SimpleQueue[Lane] = SimpleQueue()
         if swift and streams > 1:
-            self._express.put([swift[0].create_infer_request()])
-        precision = "int8" if is_quantised(network) else busy.get_property("INFERENCE_PRECISION_HINT").to_string()
+            self._express.put(Lane(swift[0], 1))
+        precision = (
+            "int8" if is_quantised(network) else busy.common.get_property("INFERENCE_PRECISION_HINT").to_string()
+        )
         self._model = ModelInfo(
             name=spec.model_name,
             version=spec.version,
@@ -140,6 +150,7 @@ class OpenVinoDetector:
             device=str(core.get_property(device, "FULL_DEVICE_NAME")),
             canvas=self._head.canvas,
             origin=origin,
+            confidence=self._head.confidence,
         )
         log.info("compiled %s for %s", file.path.name, device, extra={"streams": streams, "precision": precision})
 
@@ -165,7 +176,7 @@ class OpenVinoDetector:
         for lanes in (self._lanes, self._express):
             for _ in range(lanes.qsize()):
                 lane = lanes.get()
-                self._run(lane, [grey] * len(lane), [DetectParameters()] * len(lane))
+                self._run(lane, [grey] * lane.depth, [DetectParameters()] * lane.depth)
                 lanes.put(lane)
 
     def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
@@ -175,13 +186,15 @@ class OpenVinoDetector:
 
     def close(self) -> None:
         """Let go of the compiled graphs."""
+        for graphs in self._graphs:
+            graphs.close()
         for _ in range(CONCURRENCY):
             self._lanes.get()
         with suppress(Empty):
             self._express.get_nowait()
 
     @contextmanager
-    def _lane(self, images: int) -> Iterator[_Lane]:
+    def _lane(self, images: int) -> Iterator[Lane]:
         """Requests for one call: the express lane for an image that is alone, for its graph would slow down others beside it."""
         lanes = self._lanes
         if images == 1 and lanes.qsize() == CONCURRENCY and not self._express.empty():
@@ -196,23 +209,26 @@ class OpenVinoDetector:
         finally:
             lanes.put(lane)
 
-    def _run(self, lane: _Lane, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> list[Found]:
+    def _run(self, lane: Lane, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> list[Found]:
+        fitted = [Letterbox.fit((image.width, image.height), self._head.canvas, self._head.stride) for image in images]
+        asked = [Thresholds.of(wanted, self._spec) for wanted in parameters]
+        # Canvas by canvas, so that streams of different graphs seldom share the cores.
+        order = sorted(range(len(images)), key=lambda row: fitted[row].canvas)
         flights: deque[_Flight] = deque()
-        found: list[Found] = []
+        found: dict[int, Found] = {}
         try:
-            for index, (image, wanted) in enumerate(zip(images, parameters, strict=True)):
-                letterbox = Letterbox.fit((image.width, image.height), self._head.canvas, self._head.stride)
-                pixels = letterbox.apply(image.pixels)
-                if len(flights) == len(lane):
-                    found.append(flights.popleft().land())
-                request = lane[index % len(lane)]
+            for row in order:
+                pixels = fitted[row].apply(images[row].pixels)
+                if len(flights) == lane.depth:
+                    flights.popleft().land(found)
+                request = lane.request(fitted[row].canvas)
                 request.set_input_tensor(ov.Tensor(pixels[np.newaxis], shared_memory=True))
                 request.start_async()
-                flights.append(_Flight(request, pixels, letterbox, Thresholds.of(wanted, self._spec)))
+                flights.append(_Flight(row, request, pixels, fitted[row], asked[row]))
             while flights:
-                found.append(flights.popleft().land())
+                flights.popleft().land(found)
         finally:
             for flight in flights:
                 with suppress(RuntimeError):
                     flight.request.wait()
-        return found
+        return [found[row] for row in range(len(images))]

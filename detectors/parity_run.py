@@ -3,7 +3,6 @@
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from detectors.base import Boxes, Detector, Image, ModelInfo
 from detectors.choice import find_backends
@@ -94,7 +93,7 @@ def check_parity(
             run = _run(spec, pictures, batch)
         except ConfigurationError as error:
             refused.setdefault(spec.path, error)
-            leave_out(f"{Path(spec.path).name} on {spec.backend}, {spec.precision}", str(error))
+            leave_out(f"{spec.file.name} on {spec.backend}, {spec.precision}", str(error))
             continue
         opened.add(spec.path)
         title = _title(spec, run.model)
@@ -118,7 +117,7 @@ def compare_models(reference: ModelSpec, spec: ModelSpec, images: Mapping[str, I
 
 
 def _title(spec: ModelSpec, model: ModelInfo) -> str:
-    return f"{Path(spec.path).name} on {model.backend}, {model.precision}"
+    return f"{spec.file.name} on {model.backend}, {model.precision}"
 
 
 def _compare_runs(title: str, names: Sequence[str], reference: _Run, run: _Run, tolerance: Tolerance) -> Comparison:
@@ -132,7 +131,7 @@ def tolerance_for(spec: ModelSpec, *models: ModelInfo) -> Tolerance:
     """How far apart models may be that run in these precisions, or whose file says so in its name: as far as the least precise."""
     precisions = {model.precision for model in models}
     for mark, precision in ((".fp16.", "f16"), (".int8.", "int8")):
-        if mark in Path(spec.path).name:
+        if mark in spec.file.name:
             precisions.add(precision)
     # What another library may call its own is taken for the widest of the floats.
     known = [precision if precision in _TOLERANCES else "bf16" for precision in precisions]

@@ -21,7 +21,7 @@ def find_quantised(spec: ModelSpec) -> ModelSpec:
 
     Raises ConfigurationError where there is none, with the command that makes one, and for a pinned model: its pin is for other bytes.
     """
-    path = Path(spec.path)
+    path = spec.file
     sibling = _sibling(path)
     if sibling is None:
         command = f"sightstream models export {path} --to openvino --int8 --calibration DIR"
@@ -36,7 +36,7 @@ def vouched_for(spec: ModelSpec, file: ModelFile) -> bool:
 
     Never for a pinned model: the pin says which bytes may run, and a sibling's are others.
     """
-    sibling = _sibling(Path(spec.path))
+    sibling = _sibling(spec.file)
     if sibling is None:
         return False
     report = read_parity_report(sibling)
@@ -56,7 +56,7 @@ def vouched_for(spec: ModelSpec, file: ModelFile) -> bool:
 
 def trace(spec: ModelSpec) -> str:
     """Changes when a sibling or its report comes, goes or is written anew; reads neither."""
-    sibling = _sibling(Path(spec.path))
+    sibling = _sibling(spec.file)
     files = [] if sibling is None else [sibling, report_path(sibling)]
     return "; ".join(f"{path.name} {path.stat().st_mtime_ns}" for path in files if path.is_file()) or "no sibling"
 

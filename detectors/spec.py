@@ -6,21 +6,29 @@ from pathlib import Path
 
 from schemas.errors import ConfigurationError
 
+SHIPPED = "codes"
+"""The name of the model that comes with the package: a detector of machine-readable codes."""
+# Of models that do not say their own.
+_CONFIDENCE = 0.25
+_MODELS = Path(__file__).with_name("models")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """A model to open.
 
-    `path`: a model file (`.onnx`, `.xml` with its `.bin`, `.pt`, `.pth`, `.engine`), or the name of a built-in stand-in (`fake`,
-    `noop`). `name` defaults to the file's stem. `digest` (`sha256:` + hex), if given, is what the file must have. `backend`: `auto`, or
-    `openvino`, `onnxruntime`, `ultralytics`, `torchvision`, `tensorrt`. `device`: `auto` or the backend's own name (`CPU`, `GPU`,
-    `cuda:0`); several, with commas between, are used side by side. `precision`: `f32`, the same boxes on every machine; `bf16`, `f16`;
-    `int8`, the sibling `NAME.int8.xml`; or `auto`, the fastest of these that finds what `f32` finds, by measurement when a model is
-    first opened on a machine. `compiled`: torch models go through `torch.compile`, which takes a minute at load. `image_size`: longer
-    side of the canvas in pixels; None takes the model's own. `confidence`, `iou` and `max_detections` hold for requests that do not say.
+    `path`: a model file (`.onnx`, `.xml` with its `.bin`, `.pt`, `.pth`, `.engine`), or a name: `codes`, the model that comes with
+    the package, or a stand-in for one (`fake`, `noop`). `name` defaults to the file's stem. `digest` (`sha256:` + hex), if given, is
+    what the file must have. `backend`: `auto`, or `openvino`, `onnxruntime`, `ultralytics`, `torchvision`, `tensorrt`. `device`:
+    `auto` or the backend's own name (`CPU`, `GPU`, `cuda:0`); several, with commas between, are used side by side. `precision`:
+    `f32`, the same boxes on every machine; `bf16`, `f16`; `int8`, the sibling `NAME.int8.xml`; or `auto`, the fastest of these that
+    finds what `f32` finds, by measurement when a model is first opened on a machine. `compiled`: torch models go through
+    `torch.compile`, which takes a minute at load. `image_size`: longer side of the canvas in pixels; None takes the model's own.
+    `confidence`, `iou` and `max_detections` hold for requests that do not say; a `confidence` of None is the model's own, where its
+    file says one, else 0.25.
     """
 
-    path: str
+    path: str = SHIPPED
     name: str = ""
     version: str = ""
     digest: str | None = None
@@ -29,7 +37,7 @@ class ModelSpec:
     precision: str = "auto"
     compiled: bool = False
     image_size: int | None = None
-    confidence: float = 0.25
+    confidence: float | None = None
     iou: float = 0.7
     max_detections: int = 300
 
@@ -37,6 +45,16 @@ class ModelSpec:
     def model_name(self) -> str:
         """`name`, else the stem of the file's name."""
         return self.name or Path(self.path).stem
+
+    @property
+    def file(self) -> Path:
+        """Where `path` leads: to the package's own file where it is the name of the model that comes with it."""
+        return _MODELS / f"{SHIPPED}.onnx" if self.path == SHIPPED else Path(self.path)
+
+    def default_confidence(self, own: float | None = None) -> float:
+        """The least score for requests that do not say: `confidence`, else the model's `own`, else 0.25."""
+        said = (self.confidence, own, _CONFIDENCE)
+        return next(value for value in said if value is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +72,7 @@ class ModelFile:
 
 def read_model(spec: ModelSpec) -> ModelFile:
     """Read the model of `spec`. Raises ConfigurationError if it is missing, unreadable or has another digest."""
-    path = Path(spec.path)
+    path = spec.file
     content = _read_bytes(path)
     weights = _read_bytes(path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else b""
     digest = f"sha256:{hashlib.sha256(content + weights).hexdigest()}"

@@ -44,7 +44,7 @@ def load(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
         file, spec, trt, placement, cache_dir
     )
     engine = TorchEngine(
-        spec,
+        replace(spec, confidence=head.confidence),
         ModelInfo(
             name=spec.model_name,
             version=spec.version,
@@ -54,6 +54,7 @@ def load(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
             precision=target.precision,
             device=placement.name,
             canvas=head.canvas,
+            confidence=head.confidence,
         ),
         placement,
         executor,
@@ -178,7 +179,7 @@ def _build(file: ModelFile, target: Target, signature: Signature, trt: Any) -> E
     from detectors.tensorrt_runtime import build_plan  # noqa: PLC0415 - brings torch
 
     half = target.precision == "f16"
-    graph = _to_half(file) if half and not _said_precision(signature) else file.content
+    graph = _to_half(file) if half and not _said_precision(signature) else _widen(file)
     return EngineFile(target, signature, build_plan(trt, graph, target.profile, tf32=half))
 
 
@@ -197,6 +198,13 @@ def _to_half(file: ModelFile) -> bytes:
         source.write_bytes(file.content)
         converter.write_half(source, half)
         return half.read_bytes()
+
+
+def _widen(file: ModelFile) -> bytes:
+    """In float32, where weights are kept in less; as it is where nothing is installed that could widen it."""
+    if not importlib.util.find_spec("onnx"):
+        return file.content
+    return bytes(importlib.import_module("detectors.export_onnx").widen_weights(file.content))
 
 
 def _open_plan(trt: Any, plan: bytes, placement: "Placement") -> "Executor | None":

@@ -68,6 +68,7 @@ def load(spec: ModelSpec, *, compiler: str = "inductor") -> "TorchvisionEngine":
             precision=placement.precision,
             device=placement.name,
             canvas=find_canvas(network),
+            confidence=spec.default_confidence(),
         ),
         placement,
         network,

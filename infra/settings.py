@@ -97,11 +97,11 @@ class Settings:
 
     @property
     def model(self) -> ModelSpec:
-        """Section `model`. Raises ConfigurationError where no `model.path` is set."""
+        """Section `model`. Raises ConfigurationError where `model.path` is set to nothing."""
         spec: ModelSpec = self.section("model")
         if not spec.path:
             raise ConfigurationError(
-                "no model: set model.path (environment SIGHTSTREAM_MODEL_PATH) to a model file (.onnx, .xml, .pt, .pth, .engine)"
+                "model.path is empty: set it (environment SIGHTSTREAM_MODEL_PATH) to a model's file, or to codes"
             )
         return spec
 
@@ -173,7 +173,7 @@ class Settings:
 
     def section(self, section: str) -> Any:
         """A section by name, '' for the names without one. Raises ConfigurationError."""
-        return self._section(section, section_type(section), {"path": ""} if section == "model" else {})
+        return self._section(section, section_type(section))
 
     def overriding(self, values: Mapping[str, Any], origin: str = "command line") -> Self:
         """These settings with others on top: `{"kafka.bootstrap": "127.0.0.1:9092"}`; None leaves a setting as it is."""
@@ -202,9 +202,8 @@ class Settings:
             self.section(section)
         return self.checked()
 
-    def _section(self, section: str, kind: type[Section], defaults: Mapping[str, Any] | None = None) -> Section:
-        given = [Given((section, name), value, "default") for name, value in (defaults or {}).items()]
-        return structure(section, kind, [*given, *(entry for entry in self._given if _section_of(entry) == section)])
+    def _section(self, section: str, kind: type[Section]) -> Section:
+        return structure(section, kind, [entry for entry in self._given if _section_of(entry) == section])
 
 
 def load(

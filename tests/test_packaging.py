@@ -44,6 +44,7 @@ def test_the_wheel_holds_schemas_lock_and_types(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     assert {f"schemas/avro/{record}.v1.avsc" for record in ("ImageRef", "DetectionResult", "DeadLetter")} <= names
     assert "infra/broker/artifacts.lock.json" in names
+    assert {"detectors/models/codes.onnx", "detectors/models/codes.md"} <= names
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
     assert not [name for name in names if name.startswith("infra/deploy/") or "__pycache__" in name]
 

@@ -16,11 +16,6 @@ PHOTOS = Path(__file__).parents[1] / "demo_photos"
 _ROUNDS = 20
 _CLASSES = 10
 
-_NO_MODEL = """the demo needs a detection model: make demo MODEL=path/to/model.onnx
-A YOLOv8 model will do. With the ultralytics package (AGPL-3.0) this command writes yolov8n.onnx:
-    yolo export model=yolov8n.pt format=onnx dynamic=True
-A .pt file works as it is where the ultralytics extra is installed. Photographs of your own: IMAGES=directory."""
-
 _LIMITS = "on an embedded broker, a demonstration's: in memory, about 5 MB a partition, one process; it ends with this command"
 
 
@@ -44,10 +39,6 @@ _LIMITS = "on an embedded broker, a demonstration's: in memory, about 5 MB a par
 def command(context: click.Context, model: Path | None, images: Path | None, rounds: int | None) -> None:
     """Detect objects in photographs, end to end, on an embedded broker: nothing to start, nothing to download."""
     settings = context.ensure_object(Settings)
-    if model is None and not settings.section("model").path:
-        from schemas.errors import ConfigurationError
-
-        raise ConfigurationError(_NO_MODEL)
     folder = (images or PHOTOS).absolute()
     settings = _prepared(settings.overriding({"model.path": model}), folder)
     refs = _references(folder, rounds or (1 if images else _ROUNDS))

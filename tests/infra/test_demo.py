@@ -37,13 +37,6 @@ def _sightstream(directory: Path, *arguments: str) -> subprocess.CompletedProces
     )
 
 
-def test_the_demo_without_a_model_says_what_to_pass() -> None:
-    result = CliRunner().invoke(group, ["demo"], env={"SIGHTSTREAM_MODEL_PATH": None})
-    assert result.exit_code == 2
-    assert "make demo MODEL=" in result.stderr
-    assert "yolo export model=yolov8n.pt format=onnx" in result.stderr
-
-
 def test_the_demo_without_images_in_its_directory_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(group, ["demo", "--model", "fake", "--images", str(tmp_path)])
     assert result.exit_code == 2
@@ -124,7 +117,7 @@ def test_up_serves_everything_and_sigterm_drains_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["worker", "up"])
-def test_without_a_model_nothing_starts(tmp_path: Path, command: str) -> None:
-    done = _sightstream(tmp_path, command)
+def test_without_the_models_file_nothing_starts(tmp_path: Path, command: str) -> None:
+    done = _sightstream(tmp_path, command, "--model", "none.onnx")
     assert done.returncode == 2
-    assert "SIGHTSTREAM_MODEL_PATH" in done.stderr
+    assert "cannot read the model none.onnx" in done.stderr

@@ -138,9 +138,10 @@ def test_a_missing_and_a_broken_file_are_told(tmp_path: Path) -> None:
         load(_toml(tmp_path, "kafka ="), environ={})
 
 
-def test_the_model_must_be_named() -> None:
-    with pytest.raises(ConfigurationError, match="SIGHTSTREAM_MODEL_PATH"):
-        _ = Settings().model
+def test_the_model_is_the_one_that_comes_with_it_until_another_is_named() -> None:
+    assert Settings().model.path == "codes"
+    with pytest.raises(ConfigurationError, match=r"model\.path is empty.*SIGHTSTREAM_MODEL_PATH"):
+        _ = load(environ={"SIGHTSTREAM_MODEL_PATH": ""}).model
     assert load(environ={"SIGHTSTREAM_MODEL_PATH": "m.onnx"}).model.path == "m.onnx"
 
 
