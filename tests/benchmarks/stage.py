@@ -12,10 +12,11 @@ from schemas.connection import KafkaConnection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backstage:
-    """A folder for scratch files, and where pictures go: enough for what needs no Kafka."""
+    """A folder for scratch files, and where pictures go: enough for what needs no Kafka. `model`: of the benchmarks of codes."""
 
     scratch: Path
     pictures: Path
+    model: str = "codes"
 
     def say(self, line: str) -> None:
         """Tell whoever watches how far it is."""
