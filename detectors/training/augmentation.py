@@ -42,7 +42,7 @@ def compose(
         for area, sample in zip(areas, samples, strict=True)
     ]
     composed = hide(join(placed), rng)
-    return replace(composed, pixels=_recolour(composed.pixels, plan, rng))
+    return replace(composed, pixels=recolour(composed.pixels, plan, rng))
 
 
 def _turn(sample: Sample, plan: AugmentationPlan, rng: np.random.Generator) -> Sample:
@@ -54,7 +54,7 @@ def _scale(plan: AugmentationPlan, rng: np.random.Generator) -> float:
     return float(np.exp(rng.uniform(*np.log(plan.scale))))
 
 
-def _recolour(pixels: _Pixels, plan: AugmentationPlan, rng: np.random.Generator) -> _Pixels:
+def recolour(pixels: _Pixels, plan: AugmentationPlan, rng: np.random.Generator) -> _Pixels:
     """As a camera might have it: out of focus, then its light and colours, its noise, its compression."""
     if rng.random() < plan.blur:
         pixels = cv2.GaussianBlur(pixels, (0, 0), float(rng.uniform(0.4, 1.8)))
