@@ -11,12 +11,11 @@ from infra.settings import Settings
 from schemas.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from detectors.base import Detector
+    from detectors.base import ModelInfo
     from detectors.evaluation import Evaluation
-    from detectors.evaluation_attributes import Appearance
+    from detectors.evaluation_gates import Gate
     from detectors.evaluation_report import Report
-    from detectors.evaluation_run import Predictions
-    from detectors.evaluation_truth import GroundTruth
+    from infra.evaluation import Measured
 
 _SHOWN = 20
 _SOME_NOT_READ, _GATE_FAILED = 1, 3
@@ -78,43 +77,30 @@ def command(context: click.Context, /, json_path: Path | None, pictures: Path | 
         | {"model.path": given["model"] and str(given["model"])}
     )
     _check_places(given, json_path, pictures)
-    from detectors.evaluation import evaluate
-    from detectors.evaluation_attributes import Appearance
     from detectors.evaluation_gates import parse_gate
-    from detectors.evaluation_report import make_report, read_baseline, write_report
-    from detectors.evaluation_truth import match_classes, read_truth
-    from detectors.registry import open_detector
-    from infra.wiring import ENGINE
+    from detectors.evaluation_report import read_baseline, write_report
+    from infra.evaluation import find_data, measure
+    from schemas.records import DetectParameters
 
-    annotations = _find_annotations(given["data"])
-    truth = read_truth(annotations)
-    gates = [parse_gate(text, truth.categories.values()) for text in given["least"]]
-    baseline = read_baseline(given["baseline"], truth) if given["baseline"] else None
-    files = _find_files(truth, annotations, given["images"])
-    detector = open_detector(settings.model, settings.state_dir / ENGINE)
-    try:
-        model, appearance = detector.model, Appearance(truth)
-        classes = match_classes(model.labels, truth.categories)
-        predictions = _predict(settings, detector, files, appearance, given)
-    finally:
-        detector.close()
-    evaluation = evaluate(truth, predictions.image_ids, predictions.boxes, classes, given["at"], appearance.values)
-    report = make_report(model, truth, evaluation, predictions.missing, classes.warnings)
-    _say_what_to_know(classes.warnings, predictions)
-    click.echo(f"{model.name} on {model.backend}, {model.precision}, {model.device}")
-    _say_figures(evaluation)
+    data = find_data(given["data"], given["images"])
+    gates = [parse_gate(text, data.truth.categories.values()) for text in given["least"]]
+    baseline = read_baseline(given["baseline"], data.truth) if given["baseline"] else None
+    wanted = DetectParameters(confidence=given["confidence"], iou=given["iou"], max_detections=given["max_det"])
+    measured = measure(settings, data, wanted, given["at"])
+    _say(measured)
+    report = measured.report
     if given["threshold_for"] is not None:
-        report["threshold"] = _say_threshold(evaluation, _precision_of(given))
-    failures = _judge(report, gates, baseline, given["max_regression"])
+        report["threshold"] = _say_threshold(measured.evaluation, _precision_of(given))
+    report["failures"] = failures = _judge(report, gates, baseline, given["max_regression"])
     if json_path is not None:
-        write_report(report | {"failures": failures}, json_path)
+        write_report(report, json_path)
     if pictures is not None:
         from detectors.evaluation_picture import draw_pictures
 
-        draw_pictures(evaluation, f"{model.name}, {model.backend}, {model.precision}", pictures)
+        draw_pictures(measured.evaluation, _name(measured.model), pictures)
     if failures:
         context.exit(_GATE_FAILED)
-    if predictions.missing and not given["allow_missing"]:
+    if measured.missing and not given["allow_missing"]:
         context.exit(_SOME_NOT_READ)
 
 
@@ -142,58 +128,23 @@ def _precision_of(given: Mapping[str, Any]) -> float:
     return float(_SHARE.convert(text, None, None))
 
 
-def _find_annotations(data: Path) -> Path:
-    from detectors.evaluation_truth import ANNOTATIONS
+def _say(measured: "Measured") -> None:
+    from infra.evaluation_text import tell_classes, tell_confusion, tell_slices
 
-    file = data / ANNOTATIONS if data.is_dir() else data
-    if data.is_dir() and not file.exists():
-        parts = sorted(str(path.parent) for path in data.glob(f"*/{ANNOTATIONS}"))
-        hint = f"; one is in {', '.join(parts)}" if parts else ""
-        raise ConfigurationError(f"there is no {ANNOTATIONS} in {data}{hint}")
-    return file
-
-
-def _find_files(truth: "GroundTruth", annotations: Path, images: Path | None) -> dict[int, Path]:
-    from detectors.evaluation_truth import find_images
-
-    if not truth.files:
-        raise ConfigurationError(f"there are no images in {annotations}")
-    return find_images(truth, annotations, images)
-
-
-def _predict(
-    settings: Settings,
-    detector: "Detector",
-    files: Mapping[int, Path],
-    appearance: "Appearance",
-    given: Mapping[str, Any],
-) -> "Predictions":
-    import sys
-
-    from tqdm import tqdm
-
-    from detectors.evaluation_run import predict
-    from schemas.records import DetectParameters
-
-    wanted = DetectParameters(confidence=given["confidence"], iou=given["iou"], max_detections=given["max_det"])
-    with tqdm(total=len(files), unit="img", desc="evaluating", file=sys.stderr, disable=None, leave=False) as bar:
-        return predict(detector, files, settings.images, wanted, bar.update, appearance.look)
-
-
-def _say_what_to_know(warnings: Sequence[str], predictions: "Predictions") -> None:
-    for warning in warnings:
+    for warning in measured.warnings:
         click.echo(f"warning: {warning}", err=True)
-    missing = [f"{path} ({reason})" for path, reason in predictions.missing.items()]
+    missing = [f"{path} ({reason})" for path, reason in measured.missing.items()]
     for line in missing[:_SHOWN]:
         click.echo(f"not read: {line}", err=True)
     if len(missing) > _SHOWN:
         click.echo(f"not read: {len(missing) - _SHOWN} more", err=True)
+    click.echo(_name(measured.model))
+    tables = (tell(measured.evaluation) for tell in (tell_classes, tell_slices, tell_confusion))
+    click.echo("\n\n".join(filter(None, tables)))
 
 
-def _say_figures(evaluation: "Evaluation") -> None:
-    from infra.evaluation_text import tell_classes, tell_confusion, tell_slices
-
-    click.echo("\n\n".join(filter(None, (tell(evaluation) for tell in (tell_classes, tell_slices, tell_confusion)))))
+def _name(model: "ModelInfo") -> str:
+    return f"{model.name} on {model.backend}, {model.precision}, {model.device}"
 
 
 def _say_threshold(evaluation: "Evaluation", precision: float) -> dict[str, float] | None:
@@ -212,7 +163,7 @@ def _say_threshold(evaluation: "Evaluation", precision: float) -> dict[str, floa
     return asdict(found)
 
 
-def _judge(report: "Report", gates: Sequence[Any], baseline: "Report | None", most: float | None) -> list[str]:
+def _judge(report: "Report", gates: "Sequence[Gate]", baseline: "Report | None", most: float | None) -> list[str]:
     """What fails, said on stderr."""
     from detectors.evaluation_gates import check_gates, check_regression, compare
     from infra.evaluation_text import tell_differences

@@ -9,7 +9,7 @@ import zxingcpp
 from numpy.typing import NDArray
 
 from tests.benchmarks.codes_course import count
-from tests.benchmarks.codes_reading import CROPS, WHOLE, crop, race
+from tests.benchmarks.codes_reading import CROPS, ENLARGED, WHOLE, crop, race
 from tests.benchmarks.codes_sheet import draw_sheet, failures_of
 from tests.benchmarks.codes_truth import FoundBox, KnownCode, RealPicture, Verdict, is_right, judge
 
@@ -148,6 +148,7 @@ def test_a_decoder_reads_whole_pictures_and_what_is_boxed(
     assert contents == {
         WHOLE: [{"first", "second"}, {"ABC-123"}, set()],
         CROPS: [{"first", "second"}, set(), set()],
+        ENLARGED: [{"first", "second"}, set(), set()],
     }
     assert all(len(times) == 3 and min(times) >= 0 for times in ms.values())
 

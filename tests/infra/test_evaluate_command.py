@@ -175,7 +175,7 @@ def test_evaluate_takes_a_data_set_s_folder_and_tells_of_slices_and_confusion(kn
 def test_evaluate_looks_for_a_split_where_a_folder_is_none(known: Path) -> None:
     result = run("evaluate", "--model", "fake", "--data", known.parent)
     assert result.exit_code == 2
-    assert f"one is in {known}" in result.stderr
+    assert f"there is one in {known}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
