@@ -4,6 +4,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from detectors.cores import usable_cores
 from detectors.openvino_library import ov
 from detectors.spec import ModelFile
@@ -12,6 +15,8 @@ from schemas.errors import ConfigurationError
 
 _TYPES = {"f32": ov.Type.f32, "f16": ov.Type.f16, "bf16": ov.Type.bf16}
 _CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+# What may lie between a constant and where it is used.
+_PASSING = {"Convert", "Reshape", "Unsqueeze"}
 _QUANTISED = {"FakeQuantize", "QuantizeLinear", "DequantizeLinear"}
 
 
@@ -58,10 +63,18 @@ def float_precisions(core: Any, device: str) -> tuple[str, ...]:
     return tuple(name for name, capability in _CAPABILITIES.items() if name == "f32" or capability in offered)
 
 
-def compile_network(core: Any, network: Any, device: str, settings: Mapping[str, Any]) -> Any:
-    """Compile for canvases as they lie in memory, RGB bytes (n, height, width, 3). Raises ConfigurationError where it cannot."""
+def compile_network(
+    core: Any, network: Any, device: str, settings: Mapping[str, Any], canvas: tuple[int, int] | None = None
+) -> Any:
+    """Compile for canvases as they lie in memory, RGB bytes (n, height, width, 3), or for one image of the size of `canvas` alone.
+
+    Raises ConfigurationError where it cannot.
+    """
     try:
-        return core.compile_model(_with_preprocessing(network.clone()), device, dict(settings))
+        fed = _with_preprocessing(network.clone())
+        if canvas:
+            fed.reshape([1, canvas[1], canvas[0], 3])
+        return core.compile_model(fed, device, dict(settings))
     except RuntimeError as error:
         raise ConfigurationError(f"OpenVINO cannot compile the model for {device}: {_reason(error)}") from error
 
@@ -76,6 +89,20 @@ def precision_settings(wanted: str, offered: tuple[str, ...]) -> Mapping[str, An
     if name not in offered:
         raise ConfigurationError(f"the device does not compute in {name}, but in {', '.join(offered)}; choose auto")
     return {"INFERENCE_PRECISION_HINT": _TYPES[name]}
+
+
+def round_biases(network: Any) -> None:
+    """Round what is added to convolutions to bf16, in place.
+
+    OpenVINO does that to a graph that is compiled for one size, and not to one for any size: so both find the same.
+    """
+    for node in network.get_ordered_ops():
+        if node.get_type_name() == "Add" and node.input_value(0).get_node().get_type_name() == "Convolution":
+            port = node.input(1)
+            while (source := port.get_source_output().get_node()).get_type_name() in _PASSING:
+                port = source.input(0)
+            if source.get_type_name() == "Constant" and source.get_element_type().is_real():
+                port.replace_source_output(ov.opset13.constant(_round_to_bf16(source.data)).output(0))
 
 
 def thread_settings(device: str) -> Mapping[str, Any]:
@@ -104,6 +131,13 @@ def _with_preprocessing(network: Any) -> Any:
     steps.input().model().set_layout(ov.Layout("NCHW"))
     steps.output(0).tensor().set_element_type(ov.Type.f32)
     return steps.build()
+
+
+def _round_to_bf16(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """To the nearest number of 8 significant bits, of two to the even one; in the type that it came in."""
+    bits = values.astype(np.float32).view(np.uint32)
+    bits = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32).astype(values.dtype)
 
 
 def _is_discrete(core: Any, device: str) -> bool:

@@ -191,8 +191,7 @@ def test_no_more_threads_than_the_cores_that_a_quota_leaves(tiny: Path, monkeypa
     monkeypatch.setattr(openvino_graph, "usable_cores", lambda: 1)
     assert thread_settings("GPU") == {}
     detector = load(ModelSpec(path=str(tiny), device="CPU"))
-    compiled = detector._lanes.get()[0].get_compiled_model()
-    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert detector._graphs[0].common.get_property("INFERENCE_NUM_THREADS") == 1
 
 
 @pytest.mark.parametrize(
