@@ -7,7 +7,7 @@ import numpy as np
 
 from detectors.training.dataset import Corners, Label, Picture
 from detectors.training.findings import CheckPolicy, Kind
-from detectors.training.found import around
+from detectors.training.polygons import around
 
 # Annotations are rounded in many ways: so far beyond the frame a box may reach.
 _SLACK_PX = 1.0

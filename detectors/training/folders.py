@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -16,6 +16,9 @@ SPLITS = ("train", "val", "test")
 
 Placement: TypeAlias = Literal["copy", "hardlink", "symlink"]
 """How a picture gets into a data set: as a file of its own, as another name of the file, or as a link that names its place."""
+
+Named: TypeAlias = tuple[Picture, PurePath]
+"""A picture and what it is called below `images/`."""
 
 
 def read_splits(folder: Path) -> dict[str, Dataset]:
@@ -61,11 +64,21 @@ def new_folder(out: Path) -> Iterator[Path]:
 def write_pictures(
     folder: Path,
     names: tuple[str, ...],
-    pictures: Iterable[tuple[Picture, PurePath]],
+    pictures: Iterable[Named],
     placement: Placement,
     watch: Callable[[int], object] = lambda _: None,
 ) -> Dataset:
-    """Put pictures into `folder`, each under `images/` by the name that it comes with, and write their annotations.
+    """Put pictures into `folder` like `place_pictures`, and write their annotations."""
+    return write_dataset(folder, names, place_pictures(folder, pictures, placement, watch))
+
+
+def place_pictures(
+    folder: Path,
+    pictures: Iterable[Named],
+    placement: Placement,
+    watch: Callable[[int], object] = lambda _: None,
+) -> list[Picture]:
+    """Put pictures into `folder`, each under `images/` by the name that it comes with; as they lie there.
 
     A name that is taken gets a number. `watch` gets 1 for each. Raises OSError, and ConfigurationError where a hard link cannot be.
     """
@@ -78,10 +91,19 @@ def write_pictures(
         _place(picture.file, target, placement)
         placed.append(replace(picture, file=target))
         watch(1)
-    return write_dataset(folder, names, placed)
+    return placed
 
 
-def name_within(folder: Path, file: Path) -> PurePath:
+def name_pictures(source: Path, splits: Mapping[str, Dataset]) -> dict[str, list[Named]]:
+    """The pictures of `read_splits(source)`, each with what it is called in its split."""
+    folder = source if source.is_dir() else source.parent
+    return {
+        split: [(picture, _name_within(folder / split, picture.file)) for picture in dataset.pictures]
+        for split, dataset in splits.items()
+    }
+
+
+def _name_within(folder: Path, file: Path) -> PurePath:
     """What a picture is called in its data set: its place below `images/`, below the folder, or else its bare name."""
     for root in (folder / IMAGES, folder):
         with suppress(ValueError):

@@ -2,11 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from detectors.training.dataset import Corners
-
-Outline: TypeAlias = tuple[tuple[float, float], ...]
+from detectors.training.polygons import Outline
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,3 @@ class Found:
     names: tuple[str, ...]
     pictures: tuple[FoundPicture, ...]
     defects: tuple[Defect, ...]
-
-
-def around(outline: Outline) -> Corners:
-    """The box around a polygon."""
-    across, down = [x for x, _ in outline], [y for _, y in outline]
-    return min(across), min(down), max(across), max(down)

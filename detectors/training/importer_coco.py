@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from detectors.training.dataset import ANNOTATIONS, IMAGES
-from detectors.training.found import Defect, Found, FoundLabel, FoundPicture, Outline, around
+from detectors.training.found import Defect, Found, FoundLabel, FoundPicture
 from detectors.training.importer_layouts import split_of
+from detectors.training.polygons import Outline, around
 from schemas.errors import ConfigurationError
 
 _FILES = (ANNOTATIONS, "_annotations.coco.json")

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detectors.training.found import Defect, Found, FoundLabel, FoundPicture, Outline, around
+from detectors.training.found import Defect, Found, FoundLabel, FoundPicture
 from detectors.training.frames import SUFFIXES
 from detectors.training.importer_layouts import find_pictures, split_of
+from detectors.training.polygons import Outline, around
 from schemas.errors import ConfigurationError
 
 _NAME_FILES = ("classes.txt", "obj.names", "names.txt")

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from detectors.training.dataset import Corners, Dataset, Label, Picture
 from detectors.training.folders import SPLITS, Placement, new_folder, read_splits, write_pictures
 from detectors.training.found import Defect, Found, FoundLabel, FoundPicture
 from detectors.training.frames import read_frame
+from detectors.training.polygons import clockwise
 from schemas.errors import ConfigurationError
 
 # Boxes are rounded in many ways, which is no defect: up to so many pixels beyond the frame they are cut to it in silence.
@@ -141,7 +142,7 @@ class _Settling:
         if relative:
             found = _scale(found, frame)
         box = self._fit(found, frame)
-        return None if box is None else Label(box, self._ids[name], _clockwise(found.outline), found.crowd)
+        return None if box is None else Label(box, self._ids[name], clockwise(found.outline), found.crowd)
 
     def _fit(self, found: FoundLabel, frame: tuple[int, int]) -> Corners | None:
         """The box within the frame, or None."""
@@ -179,13 +180,3 @@ def _scale(found: FoundLabel, frame: tuple[int, int]) -> FoundLabel:
         box=(left * width, top * height, right * width, bottom * height),
         outline=tuple((x * width, y * height) for x, y in found.outline),
     )
-
-
-def _clockwise(outline: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-    """The same polygon from the same point, clockwise as seen (y points down), where the shoelace formula is positive."""
-
-    def products() -> Iterator[float]:
-        for (x, y), (next_x, next_y) in zip(outline, (*outline[1:], *outline[:1]), strict=True):
-            yield x * next_y - next_x * y
-
-    return outline if sum(products()) >= 0 else (outline[0], *outline[:0:-1])

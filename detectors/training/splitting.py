@@ -4,15 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path, PurePath
+from pathlib import Path
 from random import Random
-from typing import TypeAlias
 
 from detectors.policy import ImagePolicy
 from detectors.training.dataset import Dataset, Picture
 from detectors.training.duplicates import find_pairs, group_pairs
 from detectors.training.fingerprints import Fingerprint, take_fingerprints
-from detectors.training.folders import SPLITS, Placement, name_within, new_folder, read_splits, write_pictures
+from detectors.training.folders import SPLITS, Named, Placement, new_folder, read_splits, write_pictures
 from schemas.errors import ConfigurationError
 
 # Pictures without objects are shared out as if they were of a class.
@@ -45,10 +44,6 @@ class _Group:
     classes: Mapping[int, int]
 
 
-Named: TypeAlias = tuple[Picture, PurePath]
-"""A picture and what it is called below `images/`."""
-
-
 def split_dataset(
     pictures: Sequence[Named],
     policy: SplitPolicy,
@@ -71,16 +66,6 @@ def split_dataset(
             f"nothing is left for {empty[0]}: {len(pictures)} pictures in {len(groups)} groups that are nearly the same"
         )
     return parts
-
-
-def name_pictures(source: Path, splits: Mapping[str, Dataset]) -> list[Named]:
-    """All pictures of `read_splits(source)` with their names."""
-    folder = source if source.is_dir() else source.parent
-    return [
-        (picture, name_within(folder / split, picture.file))
-        for split, dataset in splits.items()
-        for picture in dataset.pictures
-    ]
 
 
 def write_split(

@@ -48,11 +48,12 @@ def command(context: click.Context, /, source: Path, out: Path, place: Any, **gi
     Pictures that are the same, or nearly, are never divided. Splits that DATASET has already are joined and divided anew. OUT is a new
     folder, which appears whole or not at all.
     """
-    from detectors.training.folders import read_splits
-    from detectors.training.splitting import SplitPolicy, name_pictures, split_dataset, write_split
+    from detectors.training.folders import name_pictures, read_splits
+    from detectors.training.splitting import SplitPolicy, split_dataset, write_split
 
     found = read_splits(source)
-    pictures, policy = name_pictures(source, found), SplitPolicy(**given)
+    policy = SplitPolicy(**given)
+    pictures = [named for part in name_pictures(source, found).values() for named in part]
     with progress("comparing", len(pictures)) as watch:
         parts = split_dataset(pictures, policy, context.ensure_object(Settings).images, watch)
     with progress("writing", len(pictures)) as watch:

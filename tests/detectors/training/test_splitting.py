@@ -9,8 +9,8 @@ import pytest
 
 from detectors.policy import ImagePolicy
 from detectors.training.dataset import Label, write_dataset
-from detectors.training.folders import read_splits
-from detectors.training.splitting import Named, SplitPolicy, name_pictures, split_dataset, write_split
+from detectors.training.folders import Named, name_pictures, read_splits
+from detectors.training.splitting import SplitPolicy, split_dataset, write_split
 from schemas.errors import ConfigurationError
 from tests.support.datasets import BOX, draw_dataset, save
 from tests.support.images import photograph
@@ -19,7 +19,8 @@ ONE_DECODER = ImagePolicy(decoders=1)
 
 
 def split(folder: Path, policy: SplitPolicy) -> dict[str, list[Named]]:
-    return split_dataset(name_pictures(folder, read_splits(folder)), policy, ONE_DECODER)
+    pictures = [named for part in name_pictures(folder, read_splits(folder)).values() for named in part]
+    return split_dataset(pictures, policy, ONE_DECODER)
 
 
 def names_of(parts: Mapping[str, Sequence[Named]]) -> dict[str, list[str]]:
