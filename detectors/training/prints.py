@@ -78,7 +78,7 @@ def print_code(draws: Draws, name: str, length: float, stock: Stock) -> Block:
     module = ink.shape[1] / code.modules.shape[1]
     if not code.linear and name != "marker" and chance(draws, 0.08):
         ink = 255 - ink
-    quiet = pick(draws, (((0.0, 0.01), 1.6), ((0.3, 2.0), 3.5), ((2.0, 6.0), 3.5), ((6.0, 12.0), 1.0)))
+    quiet = pick(draws, (((0.0, 0.01), 2.0), ((0.3, 2.0), 3.5), ((2.0, 6.0), 3.5), ((6.0, 12.0), 1.0)))
     margin = min(draws.uniform(*quiet) * module, 0.6 * length)
     # Inverted codes without a dark margin would lose their outline, and markers need a light rim to be ones.
     margin = max(margin, module) if name == "marker" or ink[0, 0] == 0 else margin
@@ -98,8 +98,8 @@ def dye(ink: Coverage, stock: Stock) -> Pixels:
 
 
 _STYLES = {
-    "qr": (("plain", 7.0), ("soft", 2.2), ("dots", 0.6)),
-    "datamatrix": (("plain", 6.0), ("soft", 2.5), ("dots", 1.6)),
+    "qr": (("plain", 6.0), ("soft", 3.0), ("dots", 0.8)),
+    "datamatrix": (("plain", 4.0), ("soft", 3.5), ("dots", 2.5)),
     "marker": (("plain", 8.0), ("soft", 2.0)),
 }
 

@@ -135,9 +135,7 @@ def _draw_close_up(draws: Draws, policy: ScenePolicy) -> tuple[_Canvas, bool]:
     """A code that fills the picture, or is its cut-out, with hardly anything around."""
     name = _name(draws)
     longer = int(policy.size * draws.uniform(0.4, 1))
-    length = longer * (
-        draws.uniform(0.6, 0.97) if chance(draws, 0.5 if policy.hard else 0.75) else draws.uniform(0.97, 1.15)
-    )
+    length = longer * draws.uniform(0.7, 1.06 if not policy.hard else 1.2)
     if name == "barcode":
         width, height = longer, max(64, int(longer * draws.uniform(0.25, 1)))
     else:
@@ -219,14 +217,14 @@ def _pose(canvas: _Canvas, length: float, shape: Shape) -> _Pose:
     elif turned == "any":
         angle = float(draws.uniform(-np.pi, np.pi))
     tilt = float(pick(draws, ((0.0, 0.2), (0.2, 0.45), (0.45, 0.35))))
-    cut = chance(draws, 0.3 if canvas.policy.hard else 0.1)
+    cut = chance(draws, 0.3 if canvas.policy.hard else 0.13)
     centre = tuple(_along(draws, side, length, cut) for side in (canvas.width, canvas.height))
     return _Pose((centre[0], centre[1]), angle, tilt, shape)
 
 
 def _along(draws: Draws, side: int, length: float, cut: bool) -> float:
     """Where the middle comes to lie: inside with its ends, as far as they fit; beyond where it is to be cut."""
-    room = 0.02 * length if cut else min(length * draws.uniform(0.48, 0.72), side * 0.49)
+    room = 0.02 * length if cut else min(length * draws.uniform(0.35, 0.6), side * 0.47)
     return float(draws.uniform(room, side - room)) if side > 2 * room else side / 2
 
 
