@@ -88,7 +88,10 @@ def _add_noise(pixels: _Pixels, sigma: float, rng: np.random.Generator) -> _Pixe
     # Larger inputs than the noise get it repeated.
     down, across = -(-height // _NOISE_SIDE), -(-width // _NOISE_SIDE)
     patch = noise[y : y + height, x : x + width] if down == across == 1 else np.tile(noise, (down, across, 1))
-    return cv2.addWeighted(pixels, 1.0, patch[:height, :width], sigma / _NOISE_SIGMA, -128 * sigma / _NOISE_SIGMA)
+    noisy: _Pixels = cv2.addWeighted(
+        pixels, 1.0, patch[:height, :width], sigma / _NOISE_SIGMA, -128 * sigma / _NOISE_SIGMA
+    )
+    return noisy
 
 
 @cache

@@ -17,20 +17,20 @@ class WeightAverage:
         self._targets = [self._average[name] for name in floating]
         self._rest = [name for name in self._state if name not in floating]
 
-    @torch.no_grad()
     def update(self, decay: float) -> None:
         """Take in the network's present weights with the share 1 - `decay`."""
-        torch._foreach_lerp_(self._targets, self._sources, 1 - decay)
-        for name in self._rest:
-            self._average[name].copy_(self._state[name])
+        with torch.no_grad():
+            torch._foreach_lerp_(self._targets, self._sources, 1 - decay)
+            for name in self._rest:
+                self._average[name].copy_(self._state[name])
 
     @property
     def weights(self) -> Mapping[str, Tensor]:
         """The averages themselves, not a copy, by the names of the network's state."""
         return self._average
 
-    @torch.no_grad()
     def restore(self, weights: Mapping[str, Tensor]) -> None:
         """Go on from averages that were kept."""
-        for name, value in self._average.items():
-            value.copy_(weights[name])
+        with torch.no_grad():
+            for name, value in self._average.items():
+                value.copy_(weights[name])

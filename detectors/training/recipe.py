@@ -16,10 +16,10 @@ _FREE = ("data.", "training.workers", "training.device", "training.checkpoint_ev
 
 @dataclass(frozen=True, slots=True)
 class DataPlan:
-    """Folders of data sets with the same classes; relative ones start at the recipe's folder."""
+    """`[data]`: folders of data sets with the same classes; relative ones start at the recipe's folder."""
 
-    train: str
-    val: str
+    train: str = "train"
+    val: str = "val"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,8 @@ class AugmentationPlan:
 class Recipe:
     """All that a run is made of, but the pictures' bytes."""
 
-    data: DataPlan
     training: TrainingPlan
+    data: DataPlan = field(default_factory=DataPlan)
     network: NetworkPlan = field(default_factory=NetworkPlan)
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
     augmentation: AugmentationPlan = field(default_factory=AugmentationPlan)

@@ -89,10 +89,8 @@ class _Letterboxed(Dataset[tuple[Tensor, list[Letterbox | None]]]):
         return letterbox.apply(pixels), letterbox
 
 
-@torch.inference_mode()
 def _predict(network: Network, pixels: Tensor, device: Device) -> list[NDArray[np.float32]]:
     """Each picture's (4 + classes, places), in pixels of the canvas."""
-    with device.autocast():
-        raw = network(device.as_input(pixels))
-    decoded: Tensor = network.decode(raw)
+    with torch.inference_mode(), device.autocast():
+        decoded: Tensor = network.decode(network(device.as_input(pixels)))
     return list(decoded.float().cpu().numpy())
