@@ -19,6 +19,7 @@ from schemas.errors import ConfigurationError, FatalError
 
 PREVIOUS = ".previous"
 _FORMAT = 1
+_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +106,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def _write_durably(path: Path, data: memoryview) -> None:
     with path.open("wb", buffering=0) as file:
         while data:
-            data = data[file.write(data[: 1 << 20]) :]
+            data = data[file.write(data[:_CHUNK_BYTES]) :]
             failpoints.reach("checkpoint.writing")
         os.fsync(file.fileno())
 

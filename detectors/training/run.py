@@ -126,7 +126,9 @@ class _Run:
                 if course.step % self._recipe.evaluation.every == 0 or course.step == plan.steps:
                     self._evaluate(validation, journal)
                 stopped = self._watch.asks_to_stop()
-                if course.ended or stopped or course.step % plan.checkpoint_every == 0:
+                due = course.ended or stopped or course.step % plan.checkpoint_every == 0
+                # Nothing replaces the last good checkpoint while the loss is no number: that may be the end.
+                if due and not self._bad_steps:
                     self._save(self._folder.last, whole=True)
                 if course.ended or stopped:
                     break
