@@ -8,10 +8,12 @@ import pytest
 import zxingcpp
 from numpy.typing import NDArray
 
-from tests.benchmarks.codes_course import count
+from tests.benchmarks.codes_course import as_boxes, count, find_codes
 from tests.benchmarks.codes_reading import CROPS, ENLARGED, WHOLE, crop, race
 from tests.benchmarks.codes_sheet import draw_sheet, failures_of
 from tests.benchmarks.codes_truth import FoundBox, KnownCode, RealPicture, Verdict, is_right, judge
+from tests.benchmarks.engine_course import run_side
+from tests.benchmarks.stage import Backstage
 
 SQUARE = ((10.0, 10.0), (50.0, 10.0), (50.0, 50.0), (10.0, 50.0))
 # A linear code 100 px long, of which 10 px of the height were scanned.
@@ -151,6 +153,27 @@ def test_a_decoder_reads_whole_pictures_and_what_is_boxed(
         ENLARGED: [{"first", "second"}, set(), set()],
     }
     assert all(len(times) == 3 and min(times) >= 0 for times in ms.values())
+
+
+def test_each_side_says_what_it_found_picture_by_picture(
+    drawn: tuple[list[RealPicture], list[list[FoundBox]]], tmp_path: Path
+) -> None:
+    pictures, boxes = drawn
+    stage = Backstage(scratch=tmp_path, pictures=tmp_path, model="fake")
+    said, ours = find_codes(stage, pictures)
+    assert said["model"] == "fake"
+    assert all(1 <= len(found) <= 3 for found in ours)
+    theirs = run_side("opencv", {"paths": [str(picture.file) for picture in pictures]}, tmp_path)
+    assert theirs["seconds"] > 0
+    found = [as_boxes(rows) for rows in theirs["boxes"]]
+    assert "qr" in {one.label for one in found[0]}
+    assert is_right(KnownCode("qr", corners(boxes[0][0])), next(one for one in found[0] if one.label == "qr"))
+    assert found[2] == []
+
+
+def corners(found: FoundBox) -> tuple[tuple[float, float], ...]:
+    left, top, right, bottom = found.corners
+    return ((left, top), (right, top), (right, bottom), (left, bottom))
 
 
 def test_a_crop_has_a_margin_and_ends_at_the_frame() -> None:

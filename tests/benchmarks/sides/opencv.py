@@ -33,7 +33,7 @@ def _find(path: str) -> list[list[Any]]:
     detectors = getattr(_local, "detectors", None)
     if detectors is None:
         detectors = _local.detectors = {"qr": cv2.QRCodeDetector(), "barcode": cv2.barcode.BarcodeDetector()}
-    pixels = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    pixels = cv2.imread(path)
     rows = []
     for label, detector in detectors.items():
         _, quads = detector.detectMulti(pixels)
