@@ -60,13 +60,15 @@ def _precisions_of(spec: ModelSpec) -> Sequence[str]:
     return offered
 
 
-def _run(spec: ModelSpec, images: Sequence[Image], batch: int, asked: Asked = _ASKED) -> _Run:
+def _run(
+    spec: ModelSpec, images: Sequence[Image], batch: int, opener: Callable[[ModelSpec], Detector] = open_detector
+) -> _Run:
     """Open the model, detect one by one and then in batches, and close it. Raises what these raise."""
-    detector = open_detector(spec)
+    detector = opener(spec)
     try:
         size = min(batch, detector.max_batch)
-        alone = _detect(detector, images, 1, asked)
-        together = alone if size == 1 else _detect(detector, images, size, asked)
+        alone = _detect(detector, images, 1, _ASKED)
+        together = alone if size == 1 else _detect(detector, images, size, _ASKED)
         return _Run(detector.model, alone, together, size)
     finally:
         detector.close()
@@ -78,11 +80,12 @@ def check_parity(
     batch: int = 8,
     tolerance: Tolerance | None = None,
     leave_out: Callable[[str, str], object] = lambda _subject, _why: None,
+    opener: Callable[[ModelSpec], Detector] = open_detector,
 ) -> Iterator[Comparison]:
     """Compare each spec with the first one by one, and each with itself in batches; yields what is done as it is done.
 
     `tolerance`: None takes that of the less precise of the two. `leave_out` is told of a spec that does not open, and why; the others
-    go on. Raises ConfigurationError where no spec of a file opens, at the end, or where the models' classes differ.
+    go on. `opener` opens a spec. Raises ConfigurationError where no spec of a file opens, at the end, or where the models' classes differ.
     """
     names, pictures = list(images), list(images.values())
     reference: _Run | None = None
@@ -90,7 +93,7 @@ def check_parity(
     opened: set[str] = set()
     for spec in specs:
         try:
-            run = _run(spec, pictures, batch)
+            run = _run(spec, pictures, batch, opener)
         except ConfigurationError as error:
             refused.setdefault(spec.path, error)
             leave_out(f"{spec.file.name} on {spec.backend}, {spec.precision}", str(error))

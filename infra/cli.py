@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("models", "Export a model; check that every backend finds the same boxes."),
     "train": ("train", "Train a detector by a recipe; go on with a run."),
     "evaluate": ("evaluate", "Measure a model on images with ground truth."),
+    "package": ("package", "Make a trained network a model to serve: ONNX, card, manifest."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
     "settings": ("settings", "Print every setting with its value."),
 }

@@ -141,6 +141,12 @@ def _load(directory: Path, at_most: int, settings: Settings) -> "dict[str, Image
     return {str(path): image for path, image in loaded.kept.items()}
 
 
+def tell_comparisons(comparisons: "Sequence[Comparison]") -> None:
+    """A table of them, and on stderr what is beyond the tolerance."""
+    click.echo(_table(comparisons))
+    _name_defects(comparisons)
+
+
 def _table(comparisons: "Sequence[Comparison]") -> str:
     head = "images  boxes  excused  worst IoU  worst score  beyond  allowed  holds  what"
     return "\n".join([head, *map(_row, comparisons)])
