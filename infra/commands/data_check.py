@@ -60,6 +60,8 @@ def command(context: click.Context, /, source: Path, json_path: Path | None, str
     from detectors.training.findings import CheckPolicy
     from detectors.training.folders import read_splits
 
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise click.UsageError(f"there is no directory {json_path.absolute().parent}")
     splits = read_splits(source)
     images = context.ensure_object(Settings).images
     with progress("checking", sum(len(dataset.pictures) for dataset in splits.values())) as watch:
@@ -81,7 +83,7 @@ def _table(report: "CheckReport") -> str:
     names: Mapping[str, int] = next(iter(report.objects.values()))
     rows += [[name, *(f"{objects[name]:,}" for objects in report.objects.values())] for name in names]
     warnings = len(report.findings) - report.errors
-    return f"{align(rows)}\n{report.errors:,} errors, {warnings:,} warnings"
+    return f"{align(rows)}\nerrors: {report.errors:,}, warnings: {warnings:,}"
 
 
 def _name_findings(report: "CheckReport") -> None:
