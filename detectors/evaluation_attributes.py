@@ -29,10 +29,11 @@ class Appearance:
     def look(self, image_id: int, image: Image) -> None:
         """Measure an image's objects; crowds and what has no pixel in the frame are left out."""
         height, width = image.pixels.shape[:2]
-        scale = np.array((width / image.width, height / image.height) * 2)
+        frame = np.array((width, height) * 2)
+        scale = frame / np.array((image.width, image.height) * 2)
         for entry in self._truth.coco.imgToAnns.get(image_id, ()):
-            left, top, right, bottom = np.round(_corners(entry["bbox"]) * scale).astype(int)
-            crop = image.pixels[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+            left, top, right, bottom = np.round(np.clip(_corners(entry["bbox"]) * scale, 0, frame)).astype(int)
+            crop = image.pixels[top:bottom, left:right]
             if crop.size and not entry["iscrowd"]:
                 self.values[entry["id"]] = measure_pixels(crop)
 

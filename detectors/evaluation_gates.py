@@ -70,12 +70,14 @@ def parse_gate(text: str, labels: Iterable[str]) -> Gate:
 
 def check_gates(report: Report, gates: Sequence[Gate]) -> list[str]:
     """A line for each gate that fails; a figure that there is none of fails, too."""
-    figures = [(gate, read_figure(report, gate)) for gate in gates]
-    return [
-        f"{gate} is {'unknown: there is no such object' if value is None else f'{value:.4f}'}, wanted at least {gate.least:g}"
-        for gate, value in figures
-        if value is None or value < gate.least - _ROUNDING
-    ]
+    lines = []
+    for gate in gates:
+        value = read_figure(report, gate)
+        if value is None:
+            lines.append(f"{gate} has no figure: the images have no such object, or the model no such class")
+        elif value < gate.least - _ROUNDING:
+            lines.append(f"{gate} is {value:.4f}, wanted at least {gate.least:g}")
+    return lines
 
 
 def read_figure(report: Report, gate: Gate) -> float | None:

@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,6 +143,8 @@ def _leftovers(labels: Sequence[str], categories: Mapping[int, str], found: Sequ
 def _annotation(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
     """An annotation as pycocotools wants it; ids are given anew, as it takes an id of 0 for no match."""
     left, top, width, height = map(float, entry["bbox"])
+    if not math.isfinite(left + top + width + height):
+        raise ValueError(f"a box is {entry['bbox']}")
     return {
         "id": number,
         "image_id": entry["image_id"],

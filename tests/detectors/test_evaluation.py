@@ -157,7 +157,15 @@ def test_boxes_of_a_class_without_a_category_are_left_out(truth: GroundTruth) ->
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("[", "COCO's format"), ("{}", "'images' is missing"), ('{"images": [{"id": 1}]}', "'file_name' is missing")],
+    [
+        ("[", "COCO's format"),
+        ("{}", "'images' is missing"),
+        ('{"images": [{"id": 1}]}', "'file_name' is missing"),
+        (
+            '{"images": [], "categories": [], "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, NaN, 1]}]}',
+            "a box is",
+        ),
+    ],
 )
 def test_what_is_no_ground_truth_is_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "truth.json"

@@ -190,7 +190,7 @@ def colour(grey: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def test_appearance_is_of_the_object_s_own_pixels_though_the_picture_is_reduced(tmp_path: Path) -> None:
-    objects = [(1, (0.0, 0.0, 100.0, 100.0)), (1, (100.0, 0.0, 200.0, 100.0)), (1, (300.0, 0.0, 310.0, 10.0))]
+    objects = [(1, (0.0, 0.0, 100.0, 100.0)), (1, (100.0, 0.0, 200.0, 100.0)), (1, (300.0, 0.0, 1e30, 10.0))]
     appearance = Appearance(truth_of(tmp_path / "truth.json", objects, {}))
     pixels = np.zeros((50, 100, 3), np.uint8)
     pixels[:, 50:] = 255
@@ -224,7 +224,7 @@ def test_gates_are_about_all_classes_one_class_or_a_slice(truth: GroundTruth) ->
 def test_a_gate_on_what_is_not_in_the_images_fails(truth: GroundTruth) -> None:
     made = report(figures(truth), truth)
     (failed,) = check_gates(made, [parse_gate("map50@blur=sharp=0", ())])
-    assert failed == "map50@blur=sharp is unknown: there is no such object, wanted at least 0"
+    assert failed == "map50@blur=sharp has no figure: the images have no such object, or the model no such class"
 
 
 @pytest.mark.parametrize(
