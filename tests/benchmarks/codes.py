@@ -48,7 +48,7 @@ def run(stage: Backstage) -> Section:
         how=_how(model, len(pictures), counts[ENGINE]),
         columns=_columns(counts[ENGINE]),
         rows=[_row(side, counts[side], rates[side]) for side in counts],
-        targets=_targets(counts, statistics.median(rates[ENGINE][MEGAPIXEL])),
+        targets=_targets(counts),
         figures={
             "model": model,
             "counts": counts,
@@ -96,7 +96,7 @@ def _row(side: str, counts: Mapping[str, Any], rates: Mapping[str, Sequence[floa
     )
 
 
-def _targets(counts: Mapping[str, Mapping[str, Any]], megapixels_per_s: float) -> list[Target]:
+def _targets(counts: Mapping[str, Mapping[str, Any]]) -> list[Target]:
     ours, theirs = counts[ENGINE], counts[OPENCV]
     found, known = ours["found"], ours["known"]
     return [
@@ -108,5 +108,4 @@ def _targets(counts: Mapping[str, Mapping[str, Any]], megapixels_per_s: float) -
         ),
         Target(what="look-alikes alarmed", measured=ours["alarms"], wanted=2, at_least=False),
         Target(what="codes found, over OpenCV", measured=found["all"] / max(theirs["found"]["all"], 1), wanted=1),
-        Target(what="images/s, a megapixel each", measured=megapixels_per_s, wanted=80),
     ]
