@@ -1,4 +1,7 @@
-"""Random draws in the words that the scene generator needs; all of it comes from one numpy Generator, so that a scene is a function of its seed."""
+"""Random draws in the words that the scene generator needs.
+
+All of them come from one numpy Generator, so that a scene is a function of its seed.
+"""
 
 import math
 from collections.abc import Sequence

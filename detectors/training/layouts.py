@@ -157,8 +157,7 @@ def _about(block: Block, length: float) -> Print:
             for p in places
             if p.rect[2] > 0 and p.rect[3] > 0 and p.rect[0] < pixels.shape[1] and p.rect[1] < pixels.shape[0]
         )
-    opaque = np.full(pixels.shape[:2], 255, np.uint8)
-    return Print(cv2.merge([*cv2.split(pixels), opaque]), places, (x, y), length)
+    return Print(cv2.cvtColor(pixels, cv2.COLOR_BGR2BGRA), places, (x, y), length)
 
 
 def _furniture(draws: Draws, length: float, stock: Stock) -> Block:
@@ -200,9 +199,7 @@ def _join(first: Block, second: Block, axis: int, gap: int, paper: Colour) -> Bl
     (wide, tall), (wide2, tall2) = first.size, second.size
     size = (wide + gap + wide2, max(tall, tall2)) if axis == 0 else (max(wide, wide2), tall + gap + tall2)
     left, top = (wide + gap, 0) if axis == 0 else (0, tall + gap)
-    # Plane by plane, as numpy fills pixels of three bytes one at a time.
-    pixels = cv2.merge([np.full((size[1], size[0]), part, np.uint8) for part in paper])
-    pixels[:tall, :wide] = first.pixels
+    pixels = cv2.copyMakeBorder(first.pixels, 0, size[1] - tall, 0, size[0] - wide, cv2.BORDER_CONSTANT, value=paper)
     pixels[top : top + tall2, left : left + wide2] = second.pixels
     return Block(pixels, first.places + tuple(_moved(place, left, top) for place in second.places))
 

@@ -7,12 +7,15 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageFont
 
 from detectors.training.draws import Draws, chance, pick
 
-_SYLLABLES = (
-    "an ber co da el fi go ha in ja ka lo mi na or pe qui ra so ta un va wo xi zu tre sta lin gra mon fer ent sch ing tion bal cla dor eum"
-).split()
+_SYLLABLES = [
+    "an", "ber", "co", "da", "el", "fi", "go", "ha", "in", "ja", "ka", "lo", "mi", "na",
+    "or", "pe", "qui", "ra", "so", "ta", "un", "va", "wo", "xi", "zu", "tre", "sta", "lin",
+    "gra", "mon", "fer", "ent", "sch", "ing", "tion", "bal", "cla", "dor", "eum",
+]  # fmt: skip
 _FILES = (
     ("DejaVuSans", 4.0),
     ("DejaVuSans-Bold", 4.0),
@@ -82,16 +85,14 @@ def _size(height: float) -> int:
 
 @lru_cache(maxsize=400)
 def _font(name: str, size: int) -> Any:
-    from PIL import ImageFont  # noqa: PLC0415 - the fonts' folder is known by a heavy package
-
     return ImageFont.truetype(str(_folder() / f"{name}.ttf"), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
-    import matplotlib  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415 - half a second, in the processes that draw
 
-    return Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return Path(mpl.get_data_path()) / "fonts" / "ttf"
 
 
 def _typeset(text: str, size: int, font: str) -> Coverage:

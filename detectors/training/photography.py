@@ -60,10 +60,10 @@ def _light(draws: Draws, scene: Pixels, harsh: float) -> Pixels:
     lit = scene
     if np.ptp(field) > 0.01:
         full = cv2.resize(field, (width, height), interpolation=cv2.INTER_LINEAR)
-        lit = cv2.multiply(scene, cv2.merge([full] * 3), scale=1.0, dtype=cv2.CV_8U)
+        lit = cv2.multiply(scene, cv2.cvtColor(full, cv2.COLOR_GRAY2BGR), scale=1.0, dtype=cv2.CV_8U)
     if chance(draws, 0.13 * harsh):
         glare = cv2.resize(_glare(draws, columns, rows), (width, height), interpolation=cv2.INTER_CUBIC)
-        lit = cv2.add(lit, cv2.merge([glare] * 3))
+        lit = cv2.add(lit, cv2.cvtColor(glare, cv2.COLOR_GRAY2BGR))
     return lit
 
 
@@ -143,8 +143,8 @@ def _expose(draws: Draws, picture: Pixels) -> Pixels:
         level = low + level * (high - low)
     level = np.clip(level, 0, 1.2) ** draws.uniform(0.75, 1.35) if chance(draws, 0.5) else level
     casts = 1 + draws.normal(0, 0.07, 3) if chance(draws, 0.5) else np.ones(3)
-    tables = [np.clip(level * cast * 255, 0, 255).astype(np.uint8) for cast in casts]
-    return cv2.merge([cv2.LUT(part, table) for part, table in zip(cv2.split(picture), tables, strict=True)])
+    table = np.clip(level[:, None] * casts * 255, 0, 255).astype(np.uint8)
+    return cv2.LUT(picture, table.reshape(1, 256, 3))
 
 
 def _noise(draws: Draws, picture: Pixels) -> Pixels:

@@ -1,6 +1,6 @@
 """One code in print: ink on paper with its quiet zone, its digits, its style, as pixels with the place of the code in them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,7 +16,10 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a code lies in a block: left, top, right, bottom in its pixels, without the quiet zone. `module`: size of the smallest module."""
+    """Where a code lies in a block. `rect`: left, top, right, bottom in its pixels, without the quiet zone.
+
+    `module`: pixels of its smallest module.
+    """
 
     name: str
     rect: tuple[float, float, float, float]
@@ -82,10 +85,9 @@ def print_code(draws: Draws, name: str, length: float, stock: Stock) -> Block:
     margin = min(draws.uniform(*quiet) * module, 0.6 * length)
     # Inverted codes without a dark margin would lose their outline, and markers need a light rim to be ones.
     margin = max(margin, module) if name == "marker" or ink[0, 0] == 0 else margin
-    place = Place(name, (margin, margin, margin + ink.shape[1], margin + ink.shape[0]), module)
-    sides = [round(margin)] * 4
-    place = replace(place, rect=(sides[2], sides[0], sides[2] + ink.shape[1], sides[0] + ink.shape[0]))
-    sheet = cv2.copyMakeBorder(ink, *sides, cv2.BORDER_CONSTANT, value=0)
+    side = round(margin)
+    place = Place(name, (side, side, side + ink.shape[1], side + ink.shape[0]), module)
+    sheet = cv2.copyMakeBorder(ink, side, side, side, side, cv2.BORDER_CONSTANT, value=0)
     if code.linear and chance(draws, 0.7):
         sheet = _write_digits(draws, sheet, code, place)
     return Block(dye(sheet, stock), (place,))
@@ -94,7 +96,7 @@ def print_code(draws: Draws, name: str, length: float, stock: Stock) -> Block:
 def dye(ink: Coverage, stock: Stock) -> Pixels:
     """Coverage as pixels: paper where there is none, ink where it is full."""
     ramp = np.linspace(stock.paper, stock.ink, 256).round().astype(np.uint8)
-    return cv2.merge([cv2.LUT(ink, np.ascontiguousarray(ramp[:, channel])) for channel in range(3)])
+    return cv2.LUT(cv2.cvtColor(ink, cv2.COLOR_GRAY2BGR), ramp.reshape(1, 256, 3))
 
 
 _STYLES = {

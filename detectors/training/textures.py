@@ -55,15 +55,13 @@ def tint(draws: Draws, field: Field, deep: float, first: tuple[int, int, int] | 
     steps = (np.arange(256) - 128) / 127 * reach * deep
     # Shades of a colour darken in proportion.
     ramp = np.clip(np.array(base)[None] * (1 + steps[:, None] / max(60, *base)), 0, 255).astype(np.uint8)
-    return cv2.merge([cv2.LUT(index, np.ascontiguousarray(ramp[:, channel])) for channel in range(3)])
+    return cv2.LUT(cv2.cvtColor(index, cv2.COLOR_GRAY2BGR), ramp.reshape(1, 256, 3))
 
 
 def gradient(draws: Draws, width: int, height: int) -> Pixels:
     """Corners of different colour, smooth between them; often nearly one colour."""
     base = np.array(colour(draws, 15, 255, 0.6), np.float32)
     corners = np.clip(base + draws.normal(0, draws.choice([3, 15, 50]), (2, 2, 3)), 0, 255).astype(np.float32)
-    grid = np.array([[0.5, 0.5 / max(width, 1), 0], [0, 0, 0]])
-    del grid
     return cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
 
 
