@@ -32,7 +32,7 @@ bench: $(VENV)/.dev $(VENV)-quix/.installed ## All benchmarks, side by side with
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 bench-engine: $(VENV)/.dev ## The detection engine beside Ultralytics and bare OpenVINO; on CUDA too, where there is a GPU
-	$(BIN)/python -m tests.benchmarks engine engine-latency engine-memory engine-gpu decoders $(ARGS)
+	$(BIN)/python -m tests.benchmarks engine engine-latency engine-codes engine-memory engine-gpu decoders $(ARGS)
 
 lock: $(VENV)/.dev ## Write constraints.txt anew
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --universal --python-version 3.11 \

@@ -29,6 +29,7 @@ BENCHMARKS = {
 ENGINE = {
     "engine": "engine",
     "engine-latency": "engine_latency",
+    "engine-codes": "engine_codes",
     "engine-memory": "engine_memory",
     "engine-gpu": "engine_gpu",
     "decoders": "decoders",
@@ -47,7 +48,9 @@ def main() -> None:
         metavar="NAME",
         help=f"of {', '.join(BENCHMARKS)}, which are the default, and {', '.join(ALONE)}",
     )
-    parser.add_argument("--model", default="codes", help="for codes and codes-reading: another than the one that ships")
+    parser.add_argument(
+        "--model", default="codes", help="for codes, codes-reading and engine-codes: another than the one that ships"
+    )
     parser.add_argument("--no-docs", action="store_true", help="leave docs/ as it is")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in BENCHMARKS | ALONE]:
