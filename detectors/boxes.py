@@ -60,11 +60,15 @@ class Letterbox:
     def apply(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Place `pixels`, uint8 (height, width, 3), on a canvas, `out` or a new one; bilinear. They may show the source reduced.
 
-        `out`: (canvas height, canvas width, 3), whatever it holds. Raises ValueError for pixels of another kind.
+        `out`: (canvas height, canvas width, 3), whatever it holds. Without it, pixels that fill the canvas as they are are that canvas, and
+        nothing is copied. Raises ValueError for pixels of another kind.
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"pixels are {pixels.dtype} of shape {pixels.shape}; expected uint8, (height, width, 3)")
-        canvas = np.empty((self.canvas[1], self.canvas[0], 3), np.uint8) if out is None else out
+        shape = (self.canvas[1], self.canvas[0], 3)
+        if out is None and pixels.shape == shape and self.resized == self.canvas and pixels.flags.c_contiguous:
+            return pixels
+        canvas = np.empty(shape, np.uint8) if out is None else out
         (left, top), (width, height) = self.offset, self.resized
         for border in (canvas[:top], canvas[top + height :], canvas[:, :left], canvas[:, left + width :]):
             border.fill(PADDING_GREY)
@@ -127,6 +131,9 @@ class Found:
         return Found(self.xyxy[rows], self.scores[rows], self.class_ids[rows])
 
 
+_NOTHING = Found(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+
+
 def read_yolo(prediction: NDArray[np.float32], thresholds: Thresholds, letterbox: Letterbox) -> Found:
     """Boxes in the image's own pixels from one image's raw output of a YOLOv8-style head.
 
@@ -134,11 +141,13 @@ def read_yolo(prediction: NDArray[np.float32], thresholds: Thresholds, letterbox
     for each class; an anchor speaks for its best class only.
     """
     rows = np.flatnonzero(prediction[4:].max(axis=0) > thresholds.confidence)
+    if not len(rows):
+        return _NOTHING
     kept = np.ascontiguousarray(prediction[:, rows].T)
     class_ids = kept[:, 4:].argmax(axis=1).astype(np.int32)
     half = kept[:, 2:4] / 2
     xyxy: NDArray[np.float32] = np.concatenate((kept[:, :2] - half, kept[:, :2] + half), axis=1)
-    found = Found(xyxy, kept[:, 4:].max(axis=1, initial=0), class_ids)
+    found = Found(xyxy, kept[:, 4:].max(axis=1), class_ids)
     if thresholds.classes is not None:
         found = found.take(np.flatnonzero(np.isin(class_ids, thresholds.classes)))
     found = found.take(suppress(found, thresholds.iou, thresholds.limit))
@@ -155,7 +164,8 @@ def suppress(found: Found, iou: float, limit: int) -> NDArray[np.intp]:
     # Block by block, best first, so that thousands of candidates cost a few large steps and not thousands of small ones.
     for start in range(0, len(order), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(order)))
-        block = block[~_overlap(ranked, kept, block, iou).any(axis=0)]
+        if len(kept):
+            block = block[~_overlap(ranked, kept, block, iou).any(axis=0)]
         overlaps, stays = _overlap(ranked, block, block, iou), np.ones(len(block), np.bool_)
         for row in range(len(block) - 1):
             if stays[row]:

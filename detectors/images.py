@@ -97,6 +97,8 @@ class ImageLoader:
 
         Raises FatalError where no image can be decoded here any more.
         """
+        if len(requests) == 1:  # an image that is alone is waited for: no task, and no turn of the loop, for it
+            return [await self._settle(requests[0])]
         return await asyncio.gather(*(self._settle(request) for request in requests))
 
     async def _settle(self, request: ImageRequest) -> ImageOutcome:
