@@ -35,10 +35,14 @@ Watch = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What became of the images. `seconds`: from the first one's publication to the last one's outcome."""
+    """What became of the images. `seconds`: from the first one's publication to the last one's outcome.
+
+    `extra`: results of those that were published afterwards, which count in `rows` alone.
+    """
 
     images: int
     results: int
+    extra: int
     rows: int
     seconds: float
     detections: Mapping[str, int]
@@ -50,11 +54,13 @@ class Summary:
     @property
     def complete(self) -> bool:
         """Every image has its outcome, and every result is in Parquet."""
-        return self.results + sum(self.failures.values()) == self.images and self.rows == self.results
+        return self.results + sum(self.failures.values()) == self.images and self.rows == self.results + self.extra
 
 
-def run_demo(settings: Settings, refs: Sequence[ImageRef], watch: Watch) -> Summary | None:
-    """Publish `refs` and see them through; None where a signal ended it first.
+def run_demo(
+    settings: Settings, refs: Sequence[ImageRef], watch: Watch, extra: Sequence[ImageRef] = ()
+) -> Summary | None:
+    """Publish `refs` and see them through, then `extra`, which no figure is of; None where a signal ended it first.
 
     Raises ConfigurationError where there is no model, FatalError where something does not start.
     """
@@ -63,12 +69,14 @@ def run_demo(settings: Settings, refs: Sequence[ImageRef], watch: Watch) -> Summ
     try:
         with EmbeddedKafka() as kafka:
             kafka.create(topic.name for topic in settings.topics.catalogue())
-            return _run(on_embedded(settings, kafka.bootstrap), detector, refs, watch)
+            return _run(on_embedded(settings, kafka.bootstrap), detector, (refs, extra), watch)
     finally:
         detector.close()
 
 
-def _run(settings: Settings, detector: Paced, refs: Sequence[ImageRef], watch: Watch) -> Summary | None:
+def _run(
+    settings: Settings, detector: Paced, refs: tuple[Sequence[ImageRef], Sequence[ImageRef]], watch: Watch
+) -> Summary | None:
     summaries: list[Summary] = []
     with open_publisher(settings) as publisher:
         health = Health()
@@ -96,11 +104,16 @@ class _Demo:
     """The part that publishes and waits; blocking, in a thread of its own."""
 
     def __init__(
-        self, settings: Settings, publisher: Publisher, refs: Sequence[ImageRef], health: Health, watch: Watch
+        self,
+        settings: Settings,
+        publisher: Publisher,
+        refs: tuple[Sequence[ImageRef], Sequence[ImageRef]],
+        health: Health,
+        watch: Watch,
     ) -> None:
         self._settings = settings
         self._publisher = publisher
-        self._refs = refs
+        self._refs, self._extra = refs
         self._health = health
         self._watch = watch
 
@@ -116,13 +129,15 @@ class _Demo:
                 self._see_through(self._refs[start : start + _AT_ONCE], outcomes, ended)
             seconds = time.monotonic() - started
             tally = outcomes.tally
-        _await(lambda: count_rows(settings.parquet.directory) >= tally.results, _ROWS_S, ended)
+        extra = self._see_extra_through(ended)
+        _await(lambda: count_rows(settings.parquet.directory) >= tally.results + extra, _ROWS_S, ended)
         if ended.is_set():
             return []
         return [
             Summary(
                 images=len(self._refs),
                 results=tally.results,
+                extra=extra,
                 rows=count_rows(settings.parquet.directory),
                 seconds=seconds,
                 detections=tally.detections,
@@ -132,6 +147,13 @@ class _Demo:
                 lake=settings.parquet.directory,
             )
         ]
+
+    def _see_extra_through(self, ended: threading.Event) -> int:
+        """How many results there are of them."""
+        settings = self._settings
+        with Outcomes(settings.connection, self._publisher.codec, settings.topics) as outcomes:
+            self._see_through(self._extra, outcomes, ended)
+            return outcomes.tally.results
 
     def _see_through(self, refs: Sequence[ImageRef], outcomes: Outcomes, ended: threading.Event) -> None:
         marks = outcomes.marks()

@@ -12,14 +12,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow.dataset as ds
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from detectors.base import Image as DetectorImage
+from detectors.fake import LABELS, FakeDetector
+from detectors.spec import ModelSpec
+from detectors.training.dataset import Label, Picture, read_dataset, write_dataset
 from infra.cli import group
-from infra.commands.demo import PHOTOS
+from infra.commands.demo import PHOTOS, PICTURES
+from schemas.records import DetectParameters
 from tests.support.deliveries import eventually
+from tests.support.images import photograph
 
 LIMIT_S = 120
 
@@ -52,6 +59,64 @@ def test_the_photographs_that_come_with_it_are_images_with_a_known_licence() -> 
             assert min(photo.size) >= 300
 
 
+def test_the_pictures_that_come_with_it_have_truth_and_a_known_licence() -> None:
+    truth = read_dataset(PICTURES)
+    names = {file.name for file in (PICTURES / "images").iterdir()}
+    told = (PICTURES / "README.txt").read_text(encoding="utf-8")
+    assert names == {picture.file.name for picture in truth.pictures}
+    assert names == set(re.findall(r"^([\w-]+\.jpg)(?: |$)", told, re.MULTILINE))
+    assert len(names) >= 12
+    assert truth.names == ("qr", "datamatrix", "barcode", "marker")
+    assert {label.class_id for picture in truth.pictures for label in picture.labels} == {0, 1, 2, 3}
+    for picture in truth.pictures:
+        with Image.open(picture.file) as opened:
+            assert opened.size == (picture.width, picture.height)
+            assert "exif" not in opened.info
+        for label in picture.labels:
+            left, top, right, bottom = label.box
+            assert 0 <= left < right <= picture.width
+            assert 0 <= top < bottom <= picture.height
+    assert sum(file.stat().st_size for file in PICTURES.rglob("*")) < 3_000_000
+
+
+def test_the_demo_without_anything_takes_the_shipped_detector_and_its_pictures(tmp_path: Path) -> None:
+    done = _sightstream(tmp_path, "demo", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^images +14: 14 with results, 0 dead letters$", done.stdout, re.MULTILINE)
+    assert re.search(r"^throughput +[\d.]+ images/s with codes$", done.stdout, re.MULTILINE)
+    told = re.search(r"^pictures +(.+) \(14 with boxes drawn in, and contact-sheet\.jpg\)$", done.stdout, re.MULTILINE)
+    assert told is not None
+    assert len(list(Path(told[1]).glob("*.jpg"))) == 15
+    with Image.open(Path(told[1]) / "contact-sheet.jpg") as sheet:
+        assert sheet.size == (4 * 480, 4 * 480)
+
+
+def _labelled(folder: Path, shift: float) -> Path:
+    """Photographs with what the fake detector finds first, whole pictures, as truth; in one of them off by `shift` of its width."""
+    (folder / "images").mkdir(parents=True)
+    detector = FakeDetector(ModelSpec(path="fake"))
+    pictures = []
+    for number in range(3):
+        file = folder / "images" / f"{number}.png"
+        photograph(number, 160, 120).save(file)
+        found = detector.detect([DetectorImage(np.asarray(photograph(number, 160, 120)))], [DetectParameters()])
+        left = shift * 160 if number == 0 else 0.0
+        label = Label((left, 0.0, 160.0, 120.0), int(found.class_ids[0]))
+        pictures.append(Picture(file, 160, 120, (label,)))
+    write_dataset(folder, LABELS, pictures)
+    return folder
+
+
+def test_pictures_with_truth_are_scored_by_what_the_lake_holds(tmp_path: Path) -> None:
+    folder = _labelled(tmp_path / "set", 0.75)
+    done = _sightstream(tmp_path, "demo", "--model", "fake", "--images", str(folder))
+    assert done.returncode == 0, done.stderr
+    told = re.search(r"^mAP50 +([\d.]+) on 3 objects in 3 pictures$", done.stdout, re.MULTILINE)
+    assert told is not None, done.stdout
+    assert 0 < float(told[1]) < 1
+    assert re.search(r"^images +3: 3 with results", done.stdout, re.MULTILINE)
+
+
 def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(PHOTOS, photos)
@@ -68,6 +133,8 @@ def test_the_demo_ends_by_itself_with_a_summary(tmp_path: Path) -> None:
     rows = ds.dataset(told[1], format="parquet", partitioning="hive").to_table(columns=["image_id", "uri"])
     assert len(set(rows.column("image_id").to_pylist())) == 12
     assert "detecting" in done.stderr
+    assert "mAP50" not in done.stdout
+    assert re.search(r"^pictures +.+ \(6 with boxes drawn in", done.stdout, re.MULTILINE)
     assert re.search(r"^on an embedded broker.*: in memory, about 5 MB a partition", done.stdout, re.MULTILINE)
 
 
