@@ -9,9 +9,9 @@ from pathlib import Path
 from detectors.policy import ImagePolicy
 from detectors.training.checks_of_labels import check_labels
 from detectors.training.dataset import Dataset, Picture
-from detectors.training.duplicates import find_pairs, group_pairs
 from detectors.training.findings import CheckPolicy, CheckReport, Finding, Kind
 from detectors.training.fingerprints import Fingerprint, take_fingerprints
+from detectors.training.likeness import group_alike
 
 
 def check_dataset(
@@ -108,8 +108,7 @@ def _check_likeness(entries: Sequence[_Entry], policy: CheckPolicy) -> Iterator[
             yield from _judge_same(same)
     # Of pictures that are the same, one stands for all of a split.
     different = list({(entry.fingerprint.sha256, entry.split): entry for entry in entries}.values())
-    pairs = find_pairs([entry.fingerprint.hash64 for entry in different], policy.near_bits)
-    for group in group_pairs(len(different), pairs):
+    for group in group_alike([entry.fingerprint for entry in different], policy.near_bits):
         alike = [different[place] for place in group]
         if len({entry.fingerprint.sha256 for entry in alike}) > 1:
             yield _judge_alike(alike, Kind.NEAR_LEAK, Kind.NEAR_DUPLICATE, "nearly the same picture")

@@ -68,8 +68,8 @@ class Finding:
 class CheckPolicy:
     """Where doubt begins.
 
-    `near_bits`: pictures are near duplicates whose 64-bit hashes differ in at most so many bits. Of 80 photographs of COCO no two come
-    nearer than 18, while a copy of quality 30, of half the size or a cut of 2 % at each side mostly differs in 6 or fewer.
+    `near_bits`: near duplicates are looked for among pictures whose 64-bit hashes differ in at most so many bits. Of 80 photographs of
+    COCO no two come nearer than 18; a copy of quality 30, of half the size or cut by 2 % at each side mostly differs in 6 or fewer.
     `tiny_px`: a box whose shorter side is less. `imbalance`: the most frequent class has so many times the objects of the rarest.
     """
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 from PIL import Image as Pillow
 
@@ -17,15 +18,20 @@ from schemas.errors import BusyError, ConfigurationError, RejectedError
 # The hash looks at 32x32 pixels; JPEGs may be decoded to about twice this instead of whole, all of their bytes read all the same.
 _CANVAS = (64, 64)
 _AT_ONCE = 64
+_THUMBNAIL = (8, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """`sha256` of the file in hex; `hash64`: imagehash's `phash`, 64 bits; `frame`: (width, height) of the upright picture in pixels."""
+    """`sha256` of the file in hex; `hash64`: imagehash's `phash`, 64 bits; `frame`: (width, height) of the upright picture in pixels.
+
+    `thumbnail`: the picture in 8x8 pixels of RGB, 192 bytes: what the hash, which looks at grey waves alone, is confirmed by.
+    """
 
     sha256: str
     hash64: int
     frame: tuple[int, int]
+    thumbnail: bytes
 
 
 def take_fingerprints(
@@ -62,7 +68,8 @@ async def _take(
 def _judge(outcome: ImageOutcome, hashing: ModuleType) -> Fingerprint | str:
     if isinstance(outcome, RejectedError | BusyError):
         return f"{outcome.reason.value}: {outcome}"
-    return Fingerprint(outcome.sha256, _hash(outcome, hashing), (outcome.width, outcome.height))
+    thumbnail = cv2.resize(outcome.pixels, _THUMBNAIL, interpolation=cv2.INTER_AREA).tobytes()
+    return Fingerprint(outcome.sha256, _hash(outcome, hashing), (outcome.width, outcome.height), thumbnail)
 
 
 def _hash(image: Image, hashing: ModuleType) -> int:

@@ -9,9 +9,9 @@ from random import Random
 
 from detectors.policy import ImagePolicy
 from detectors.training.dataset import Dataset, Picture
-from detectors.training.duplicates import find_pairs, group_pairs
 from detectors.training.fingerprints import Fingerprint, take_fingerprints
 from detectors.training.folders import SPLITS, Named, Placement, new_folder, read_splits, write_pictures
+from detectors.training.likeness import group_alike
 from schemas.errors import ConfigurationError
 
 # Pictures without objects are shared out as if they were of a class.
@@ -88,8 +88,9 @@ def _group(
     """Groups of pictures that are nearly the same, in an order that depends on what they show and on the seed alone."""
     taken = take_fingerprints(list(dict.fromkeys(picture.file for picture in pictures)), images, watch)
     prints = [_demand(taken[picture.file], picture.file) for picture in pictures]
-    pairs = find_pairs([found.hash64 for found in prints], policy.near_bits)
-    groups = sorted(group_pairs(len(pictures), pairs), key=lambda group: min(prints[place].sha256 for place in group))
+    groups = sorted(
+        group_alike(prints, policy.near_bits), key=lambda group: min(prints[place].sha256 for place in group)
+    )
     Random(policy.seed).shuffle(groups)  # noqa: S311 - it divides, and guards nothing
     return [_Group(tuple(group), _count_classes(pictures[place] for place in group)) for group in groups]
 
