@@ -119,7 +119,7 @@ def _shelf(draws: Draws, width: int, height: int) -> Pixels:
 
 def _package(draws: Draws, width: int, height: int) -> Pixels:
     stock = Stock(colour(draws, 30, 255, 0.9), colour(draws, 0, 255, 0.9))
-    side = cv2.resize(
+    side: Pixels = cv2.resize(
         np.clip(np.array(stock.paper) + draws.normal(0, 18, (2, 2, 3)), 0, 255).astype(np.uint8), (width, height)
     )
     for _ in range(int(draws.integers(0, 4))):
@@ -152,7 +152,10 @@ def _page(draws: Draws, width: int, height: int) -> Pixels:
             paste(page, dye(ink, paper), column * wide + 4, top)
             top += ink.shape[0] + int(tall * draws.uniform(0.5, 3))
     if chance(draws, 0.5):
-        return cv2.add(page, cv2.merge([crop_grain(draws, width, height)] * 3) * draws.uniform(1, 5), dtype=cv2.CV_8U)
+        found: Pixels = cv2.add(
+            page, cv2.merge([crop_grain(draws, width, height)] * 3) * draws.uniform(1, 5), dtype=cv2.CV_8U
+        )
+        return found
     return page
 
 
@@ -161,7 +164,8 @@ def _tiled(draws: Draws, width: int, height: int) -> Pixels:
     ink = draw_distractor(draws, max(width, height) * draws.uniform(1, 1.4))
     pattern = dye(ink, Stock(colour(draws, 30, 255, 0.6), colour(draws, 0, 255, 0.7)))
     pattern = cv2.resize(pattern, (width, height), interpolation=cv2.INTER_AREA)
-    return cv2.addWeighted(pattern, 0.8, tint(draws, fractal(draws, width, height, 4), 25), 0.2, 0)
+    found: Pixels = cv2.addWeighted(pattern, 0.8, tint(draws, fractal(draws, width, height, 4), 25), 0.2, 0)
+    return found
 
 
 def _crop(draws: Draws, width: int, height: int, photograph: Pixels) -> Pixels:

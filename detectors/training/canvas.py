@@ -43,12 +43,12 @@ class Canvas:
     @property
     def width(self) -> int:
         """Pixels."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
         """Pixels."""
-        return self.pixels.shape[0]
+        return int(self.pixels.shape[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,8 @@ def _encode(content: str, kind: Any, **options: Any) -> NDArray[np.uint8]:
 
 def _image(content: str, kind: Any, **options: Any) -> NDArray[np.uint8]:
     barcode = zxingcpp.create_barcode(content, kind, **options)
-    return (np.array(barcode.to_image(scale=1, add_quiet_zones=False)) == 0).astype(np.uint8)
+    found: NDArray[np.uint8] = (np.array(barcode.to_image(scale=1, add_quiet_zones=False)) == 0).astype(np.uint8)
+    return found
 
 
 def _text(draws: Draws, length: int) -> str:

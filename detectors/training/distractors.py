@@ -119,7 +119,8 @@ def _halftone(draws: Draws, width: int, height: int) -> Coverage:
         draws.uniform(-1.2, 1.2, (3, 3)).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
     )
     screen = np.cos(u * 2 * np.pi / pitch) + np.cos(v * 2 * np.pi / pitch)
-    return (np.clip((screen + tone) * 2 + 0.5, 0, 1) * 255).astype(np.uint8)
+    found: Coverage = (np.clip((screen + tone) * 2 + 0.5, 0, 1) * 255).astype(np.uint8)
+    return found
 
 
 def _dither(draws: Draws, width: int, height: int) -> Coverage:
@@ -141,7 +142,8 @@ def _word(draws: Draws, width: int, height: int) -> Coverage:
     line = write_line(
         draws, make_word(draws).upper(), min(height, 120), "DejaVuSans-Bold" if chance(draws, 0.6) else None
     )
-    return cv2.resize(line, (width, height), interpolation=cv2.INTER_LINEAR)
+    found: Coverage = cv2.resize(line, (width, height), interpolation=cv2.INTER_LINEAR)
+    return found
 
 
 def _table(draws: Draws, width: int, height: int) -> Coverage:

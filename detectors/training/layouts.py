@@ -61,7 +61,7 @@ def print_direct(draws: Draws, name: str, length: float, ground: Colour) -> Prin
     # Ink of a light code on a dark surface is its light modules, unless it is inverted: which readers take too.
     if lighter and name in {"qr", "marker", "barcode"} and chance(draws, 0.7):
         margin = max(1, round(2 * ink.shape[1] / code.modules.shape[1]))
-        ink = 255 - cv2.copyMakeBorder(ink, *([margin] * 4), cv2.BORDER_CONSTANT, value=0)
+        ink = 255 - _pad(ink, margin)
     else:
         margin = 0
     opacity = cv2.convertScaleAbs(ink, alpha=draws.uniform(0.75, 1))
@@ -122,7 +122,7 @@ def print_distractor(draws: Draws, length: float) -> Print:
         stock = stock.inverted
     ink = draw_distractor(draws, length)
     if chance(draws, 0.3):
-        ink = cv2.copyMakeBorder(ink, *([int(length * draws.uniform(0.01, 0.2))] * 4), cv2.BORDER_CONSTANT, value=0)
+        ink = _pad(ink, int(length * draws.uniform(0.01, 0.2)))
     if chance(draws, 0.5):
         ink = np.ascontiguousarray(np.rot90(ink))
     if chance(draws, 0.35):
@@ -202,6 +202,11 @@ def _join(first: Block, second: Block, axis: int, gap: int, paper: Colour) -> Bl
     pixels = cv2.copyMakeBorder(first.pixels, 0, size[1] - tall, 0, size[0] - wide, cv2.BORDER_CONSTANT, value=paper)
     pixels[top : top + tall2, left : left + wide2] = second.pixels
     return Block(pixels, first.places + tuple(_moved(place, left, top) for place in second.places))
+
+
+def _pad(ink: Coverage, width: int) -> Coverage:
+    padded: Coverage = cv2.copyMakeBorder(ink, width, width, width, width, cv2.BORDER_CONSTANT, value=0)
+    return padded
 
 
 def _margin(block: Block, width: int, paper: Colour) -> Block:

@@ -80,7 +80,7 @@ def _strip(font: str, size: int, number: int) -> tuple[Coverage, list[int]]:
 def _size(height: float) -> int:
     """Sizes in steps, so that few fonts are held: each a tenth larger than the one before."""
     steps = round(np.log(max(height, 5.0)) / np.log(1.1))
-    return max(5, min(220, round(1.1**steps)))
+    return int(max(5, min(220, round(1.1**steps))))
 
 
 @lru_cache(maxsize=400)
@@ -107,4 +107,5 @@ def _hershey(text: str, height: float, face: int) -> Coverage:
     scale, thick = max(height, 6) / 30, max(1, int(height / 14))
     (width, tall), base = cv2.getTextSize(text, face, scale, thick)
     block = np.zeros((tall + base + 2 * thick, width + 2 * thick), np.uint8)
-    return cv2.putText(block, text, (thick, tall + thick), face, scale, 255, thick, cv2.LINE_AA)
+    found: Coverage = cv2.putText(block, text, (thick, tall + thick), face, scale, 255, thick, cv2.LINE_AA)
+    return found

@@ -72,7 +72,8 @@ def _shadow(draws: Draws, columns: int, rows: int) -> NDArray[np.float32]:
     depth = float(draws.uniform(0.3, 0.8))
     points = (draws.uniform(-0.4, 1.4, (int(draws.integers(3, 6)), 2)) * (columns, rows)).astype(np.int32)
     cv2.fillPoly(shade, [points], depth, cv2.LINE_AA)
-    return cv2.GaussianBlur(shade, (0, 0), log_uniform(draws, 0.4, 6))
+    found: NDArray[np.float32] = cv2.GaussianBlur(shade, (0, 0), log_uniform(draws, 0.4, 6))
+    return found
 
 
 def _glare(draws: Draws, columns: int, rows: int) -> NDArray[np.uint8]:
@@ -85,7 +86,8 @@ def _glare(draws: Draws, columns: int, rows: int) -> NDArray[np.uint8]:
             max(1, int(log_uniform(draws, 0.01, 0.22) * columns)),
         )
         cv2.ellipse(glare, centre, axes, draws.uniform(0, 180), 0, 360, int(draws.integers(60, 256)), -1)
-    return cv2.GaussianBlur(glare, (0, 0), log_uniform(draws, 0.8, 6))
+    found: NDArray[np.uint8] = cv2.GaussianBlur(glare, (0, 0), log_uniform(draws, 0.8, 6))
+    return found
 
 
 def _defocus(draws: Draws, picture: Pixels, blur: Blur, harsh: float) -> Pixels:
@@ -105,20 +107,24 @@ def _blur(draws: Draws, picture: Pixels, sigma: float) -> Pixels:
     if sigma < 0.25:
         return picture
     if chance(draws, 0.3) and 0.8 < sigma < 4:
-        return cv2.filter2D(picture, -1, _disc(2 * sigma), borderType=cv2.BORDER_REFLECT)
+        round_one: Pixels = cv2.filter2D(picture, -1, _disc(2 * sigma), borderType=cv2.BORDER_REFLECT)
+        return round_one
     if sigma < 4:
-        return cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+        soft: Pixels = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=cv2.BORDER_REFLECT)
+        return soft
     # Nothing finer is left: half the size does.
     small = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), sigma / 2, borderType=cv2.BORDER_REFLECT)
-    return cv2.resize(small, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_LINEAR)
+    found: Pixels = cv2.resize(small, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return found
 
 
 def _disc(radius: float) -> NDArray[np.float32]:
     half = int(np.ceil(radius))
     across = np.arange(-half, half + 1)
     disc = np.clip(radius + 0.5 - np.hypot(across[:, None], across), 0, 1).astype(np.float32)
-    return disc / disc.sum()
+    found: NDArray[np.float32] = disc / disc.sum()
+    return found
 
 
 def _shake(draws: Draws, picture: Pixels, length: float) -> Pixels:
@@ -131,7 +137,8 @@ def _shake(draws: Draws, picture: Pixels, length: float) -> Pixels:
         for side in (-1, 1)
     ]
     cv2.line(path, ends[0], ends[1], 1.0, 1, cv2.LINE_AA, 4)
-    return cv2.filter2D(picture, -1, path / max(path.sum(), 1e-6), borderType=cv2.BORDER_REFLECT)
+    found: Pixels = cv2.filter2D(picture, -1, path / max(path.sum(), 1e-6), borderType=cv2.BORDER_REFLECT)
+    return found
 
 
 def _expose(draws: Draws, picture: Pixels) -> Pixels:
@@ -144,7 +151,8 @@ def _expose(draws: Draws, picture: Pixels) -> Pixels:
     level = np.clip(level, 0, 1.2) ** draws.uniform(0.75, 1.35) if chance(draws, 0.5) else level
     casts = 1 + draws.normal(0, 0.07, 3) if chance(draws, 0.5) else np.ones(3)
     table = np.clip(level[:, None] * casts * 255, 0, 255).astype(np.uint8)
-    return cv2.LUT(picture, table.reshape(1, 256, 3))
+    found: Pixels = cv2.LUT(picture, table.reshape(1, 256, 3))
+    return found
 
 
 def _noise(draws: Draws, picture: Pixels) -> Pixels:
@@ -165,12 +173,16 @@ def _noise(draws: Draws, picture: Pixels) -> Pixels:
             )
             parts[number] = cv2.add(parts[number], chroma * deep * 0.8, dtype=cv2.CV_8U)
     noisy = cv2.merge(parts)
-    return cv2.medianBlur(noisy, 3) if deep > 5 and chance(draws, 0.2) else noisy
+    found: Pixels = cv2.medianBlur(noisy, 3) if deep > 5 and chance(draws, 0.2) else noisy
+    return found
 
 
 def _sharpen(draws: Draws, picture: Pixels) -> Pixels:
     amount = draws.uniform(0.4, 1.8)
-    return cv2.addWeighted(picture, 1 + amount, cv2.GaussianBlur(picture, (0, 0), draws.uniform(0.8, 2.2)), -amount, 0)
+    found: Pixels = cv2.addWeighted(
+        picture, 1 + amount, cv2.GaussianBlur(picture, (0, 0), draws.uniform(0.8, 2.2)), -amount, 0
+    )
+    return found
 
 
 def _rescale(draws: Draws, picture: Pixels, blur: Blur) -> Pixels:
@@ -180,4 +192,5 @@ def _rescale(draws: Draws, picture: Pixels, blur: Blur) -> Pixels:
     down = cv2.INTER_AREA if chance(draws, 0.7) else cv2.INTER_LINEAR
     up = pick(draws, ((cv2.INTER_LINEAR, 2.0), (cv2.INTER_CUBIC, 2.0), (cv2.INTER_NEAREST, 0.4)))
     small = cv2.resize(picture, (max(8, int(width * factor)), max(8, int(height * factor))), interpolation=down)
-    return cv2.resize(small, (width, height), interpolation=up)
+    found: Pixels = cv2.resize(small, (width, height), interpolation=up)
+    return found

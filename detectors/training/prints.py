@@ -71,7 +71,8 @@ def cover(draws: Draws, code: Code, length: float) -> Coverage:
             ink = _spread_ink(ink, per * draws.uniform(0.2, 0.38), draws.uniform(0.38, 0.62))
     if code.name == "qr" and min(rows, columns) >= 25 and chance(draws, 0.1):
         _put_logo(draws, ink)
-    return cv2.resize(ink, size, interpolation=cv2.INTER_AREA)
+    found: Coverage = cv2.resize(ink, size, interpolation=cv2.INTER_AREA)
+    return found
 
 
 def print_code(draws: Draws, name: str, length: float, stock: Stock) -> Block:
@@ -96,7 +97,8 @@ def print_code(draws: Draws, name: str, length: float, stock: Stock) -> Block:
 def dye(ink: Coverage, stock: Stock) -> Pixels:
     """Coverage as pixels: paper where there is none, ink where it is full."""
     ramp = np.linspace(stock.paper, stock.ink, 256).round().astype(np.uint8)
-    return cv2.LUT(cv2.cvtColor(ink, cv2.COLOR_GRAY2BGR), ramp.reshape(1, 256, 3))
+    found: Pixels = cv2.LUT(cv2.cvtColor(ink, cv2.COLOR_GRAY2BGR), ramp.reshape(1, 256, 3))
+    return found
 
 
 _STYLES = {
@@ -118,7 +120,8 @@ def _cover_bars(draws: Draws, code: Code, length: float) -> Coverage:
         wide = np.repeat(modules.reshape(1, -1), per, axis=1) * np.uint8(255)
         if spread:
             wide = _spread_ink(np.repeat(wide, 3, axis=0), per * 0.3, 0.5 - spread)[1:2]
-        return cv2.resize(wide, (width, 1), interpolation=cv2.INTER_AREA)
+        found: Coverage = cv2.resize(wide, (width, 1), interpolation=cv2.INTER_AREA)
+        return found
 
     spread = float(draws.uniform(-0.3, 0.3)) if chance(draws, 0.4) else 0.0
     ink = np.repeat(row(code.modules, spread), height, axis=0)
@@ -150,7 +153,8 @@ def _spread_ink(ink: Coverage, sigma: float, level: float) -> Coverage:
     """Ink that ran (`level` < 0.5) or shrank, with rounded corners: blurred, then cut at `level` with a soft edge."""
     blurred = cv2.GaussianBlur(ink, (0, 0), max(sigma, 0.3))
     ramp = np.clip((np.arange(256) / 255 - level) * 6 + 0.5, 0, 1) * 255
-    return cv2.LUT(blurred, ramp.astype(np.uint8))
+    found: Coverage = cv2.LUT(blurred, ramp.astype(np.uint8))
+    return found
 
 
 def _put_logo(draws: Draws, ink: Coverage) -> None:

@@ -52,7 +52,7 @@ class Surface:
 
     def back(self, points: Points) -> Points:
         """Points of the picture on the print; far away where they miss it."""
-        flat = _unbend(self.shape, _project(np.linalg.inv(self.matrix), points))
+        flat = _unbend(self.shape, _project(np.asarray(np.linalg.inv(self.matrix), np.float64), points))
         if self.shape.folds is not None:
             flat = flat + _displacement(self.shape, flat)
         return flat + self.anchor
@@ -75,7 +75,8 @@ class Surface:
         found = np.where(found < _FAR / 2, _FAR, found).astype(np.float32)
         finer = np.array([[1 / _STEP, 0, 0], [0, 1 / _STEP, 0]])
         maps = cv2.warpAffine(found, finer, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        return cv2.remap(texture, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        drawn: NDArray[np.uint8] = cv2.remap(texture, maps, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return drawn
 
     def _unfold(self, flat: Points) -> Points:
         found = flat
@@ -160,4 +161,5 @@ def _displacement(shape: Shape, flat: Points) -> Points:
     folds = shape.folds
     above = folds[y, x] * (1 - right) + folds[y, x + 1] * right
     below = folds[y + 1, x] * (1 - right) + folds[y + 1, x + 1] * right
-    return above * (1 - down) + below * down
+    found: Points = above * (1 - down) + below * down
+    return found

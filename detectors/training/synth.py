@@ -3,29 +3,30 @@
 import json
 import multiprocessing
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from detectors.training.dataset import ANNOTATIONS, IMAGES, Label, Picture, write_dataset
+from detectors.training.dataset import ANNOTATIONS, IMAGES, Dataset, Label, Picture, read_dataset, write_dataset
 from schemas.errors import ConfigurationError
 
 GENERATION = 1
 """Goes up with every change of what a seed draws: a half-made data set of another generation is not continued."""
-HARD_SPLITS = ("test",)
 
 _PARTS = ".parts"
 _RECORD = "synth.json"
 _CHUNK = 50
+_HARD_SPLITS = ("test",)
 
 
 @dataclass(frozen=True, slots=True)
 class SynthPlan:
-    """What to draw. `splits`: pictures of each; `size`: pixels of the longest side; `hard`: all splits as hard as `test` is.
+    """What to draw. `splits`: pictures of each; `size`: pixels of the longest side, from 96 to 1280; `hard`: all as hard as `test` is.
 
     `backgrounds`: a folder of photographs to use parts of, besides the drawn ones.
     """
@@ -52,12 +53,12 @@ class _Chunk:
         return self.folder / _PARTS / f"{self.first:07d}.json"
 
 
-def synthesise(out: Path, plan: SynthPlan, jobs: int, progress: Callable[[int], object]) -> dict[str, int]:
-    """Draw every split of `plan` into `out/SPLIT`, in `jobs` processes; returns the number of codes in each.
+def synthesise(out: Path, plan: SynthPlan, jobs: int, progress: Callable[[int], object]) -> dict[str, Dataset]:
+    """Draw every split of `plan` into `out/SPLIT`, in `jobs` processes; returns the data sets.
 
     Goes on where an earlier run with the same plan was stopped. `progress` is called with the number of pictures that are done since it
-    was called last. Raises ConfigurationError where `out` holds something else, a place cannot be written (disk full), or the
-    photographs cannot be read; what was drawn is kept.
+    was called last. Raises ConfigurationError where `out` holds something else, a place cannot be written (disk full), a library is
+    missing, or the photographs cannot be read; what was drawn is kept.
     """
     _check_libraries()
     if plan.backgrounds is not None:
@@ -67,18 +68,13 @@ def synthesise(out: Path, plan: SynthPlan, jobs: int, progress: Callable[[int], 
     try:
         _claim(out, plan)
         todo = [chunk for split, count in plan.splits.items() for chunk in _chunks(out / split, split, count, plan)]
-        open_ones = []
-        for chunk in todo:
-            if chunk.part.exists():
-                progress(chunk.last - chunk.first)
-            else:
-                open_ones.append(chunk)
+        open_ones = [chunk for chunk in todo if not chunk.part.exists()]
+        progress(sum(plan.splits.values()) - sum(chunk.last - chunk.first for chunk in open_ones))
         _draw_all(open_ones, jobs, progress)
-        return {split: _assemble(out / split, count) for split, count in plan.splits.items() if count}
+        return {split: _assemble(out / split, count) for split, count in plan.splits.items()}
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {error.filename or out}: {error.strerror}; what was drawn is kept"
-        ) from error
+        place = error.filename or out
+        raise ConfigurationError(f"cannot write {place}: {error.strerror}; what was drawn is kept") from error
 
 
 def picture_name(number: int) -> str:
@@ -118,11 +114,11 @@ def _name_backgrounds(folder: Path | None) -> list[str] | None:
 
 
 def _chunks(folder: Path, split: str, count: int, plan: SynthPlan) -> Iterator[_Chunk]:
-    for place in (folder / IMAGES, folder / _PARTS):
-        if not (folder / ANNOTATIONS).exists():
-            place.mkdir(parents=True, exist_ok=True)
+    """All chunks of a split that is not finished."""
     if (folder / ANNOTATIONS).exists():
         return
+    for place in (IMAGES, _PARTS):
+        (folder / place).mkdir(parents=True, exist_ok=True)
     for first in range(0, count, _CHUNK):
         yield _Chunk(folder, split, first, min(first + _CHUNK, count), plan)
 
@@ -134,7 +130,7 @@ def _draw_all(chunks: Sequence[_Chunk], jobs: int, progress: Callable[[int], obj
         return
     # Spawned: a fork copies threads' locks, and OpenCV has threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool:
         waiting: set[Future[int]] = {pool.submit(_draw_chunk, chunk) for chunk in chunks}
         try:
             while waiting:
@@ -147,13 +143,18 @@ def _draw_all(chunks: Sequence[_Chunk], jobs: int, progress: Callable[[int], obj
             pool.shutdown(cancel_futures=True)
 
 
-def _draw_chunk(chunk: _Chunk) -> int:
-    """Draw the pictures of a chunk and note their labels; the note is what says that they are complete."""
+def _start_worker() -> None:
+    """Leave an interruption to the process that waits, and the other cores to the other processes."""
     import cv2  # noqa: PLC0415 - in the process that needs it
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+
+
+def _draw_chunk(chunk: _Chunk) -> int:
+    """Draw the pictures of a chunk and note their labels; the note is what says that they are complete."""
     from detectors.training.scenes import draw_scene  # noqa: PLC0415
 
-    cv2.setNumThreads(1)
     policy = _policy(chunk)
     noted: list[dict[str, Any]] = []
     for number in range(chunk.first, chunk.last):
@@ -173,7 +174,7 @@ def _policy(chunk: _Chunk) -> Any:
 
     plan = chunk.plan
     photographs = read_photographs(plan.backgrounds) if plan.backgrounds else ()
-    return ScenePolicy(plan.size, plan.hard or chunk.split in HARD_SPLITS, photographs)
+    return ScenePolicy(plan.size, plan.hard or chunk.split in _HARD_SPLITS, photographs)
 
 
 def _seed(seed: int, split: str, number: int) -> list[int]:
@@ -181,32 +182,32 @@ def _seed(seed: int, split: str, number: int) -> list[int]:
     return [seed, int.from_bytes(split.encode(), "little"), number]
 
 
-def _assemble(folder: Path, count: int) -> int:
-    """Write a split's annotations from what its chunks noted; the number of codes."""
+def _assemble(folder: Path, count: int) -> Dataset:
+    """Write a split's annotations from what its chunks noted, or read them where they are written."""
     from detectors.training.codes import NAMES  # noqa: PLC0415
-    from detectors.training.dataset import read_dataset  # noqa: PLC0415
 
     if (folder / ANNOTATIONS).exists():
-        return sum(len(picture.labels) for picture in read_dataset(folder).pictures)
-    pictures = []
-    noted: list[dict[str, Any]] = []
-    for file in sorted((folder / _PARTS).glob("*.json")):
-        noted.extend(json.loads(file.read_text(encoding="utf-8")))
+        return read_dataset(folder)
+    noted = [entry for file in sorted((folder / _PARTS).glob("*.json")) for entry in json.loads(file.read_bytes())]
     assert len(noted) == count
-    for number, entry in enumerate(noted):
-        labels = tuple(
-            Label(tuple(box), class_id, tuple((x, y) for x, y in outline)) for box, class_id, outline in entry["labels"]
-        )
-        pictures.append(Picture(folder / picture_name(number), entry["width"], entry["height"], labels))
+    pictures = [
+        Picture(folder / picture_name(number), entry["width"], entry["height"], tuple(map(_label, entry["labels"])))
+        for number, entry in enumerate(noted)
+    ]
     write_dataset(folder, NAMES, pictures)
-    with suppress(OSError):
-        shutil.rmtree(folder / _PARTS)
-    return sum(len(picture.labels) for picture in pictures)
+    shutil.rmtree(folder / _PARTS, ignore_errors=True)
+    # As others will read it: its numbers are rounded, and a digest covers them.
+    return read_dataset(folder)
+
+
+def _label(noted: Sequence[Any]) -> Label:
+    (left, top, right, bottom), class_id, outline = noted
+    return Label((left, top, right, bottom), class_id, tuple((x, y) for x, y in outline))
 
 
 def _check_libraries() -> None:
-    try:
-        import matplotlib  # noqa: F401, PLC0415
-        import zxingcpp  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise ConfigurationError(f"drawing scenes needs {error.name}: pip install 'sightstream[training]'") from error
+    for name in ("matplotlib", "zxingcpp"):
+        if find_spec(name) is None:
+            raise ConfigurationError(
+                f"drawing scenes needs {name}, which is not installed: pip install 'sightstream[training]'"
+            )

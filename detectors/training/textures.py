@@ -27,9 +27,10 @@ def crop_grain(draws: Draws, width: int, height: int) -> Field:
 def smooth_noise(draws: Draws, width: int, height: int, cells: tuple[float, float]) -> Field:
     """Noise of variance about a half whose figures are `cells` pixels wide and high."""
     columns, rows = (int(np.clip(side / cell, 2, 512)) for side, cell in zip((width, height), cells, strict=True))
-    return cv2.resize(
+    found: Field = cv2.resize(
         np.ascontiguousarray(crop_grain(draws, columns, rows)), (width, height), interpolation=cv2.INTER_CUBIC
     )
+    return found
 
 
 def fractal(draws: Draws, width: int, height: int, finest: float = 3.0) -> Field:
@@ -55,14 +56,16 @@ def tint(draws: Draws, field: Field, deep: float, first: tuple[int, int, int] | 
     steps = (np.arange(256) - 128) / 127 * reach * deep
     # Shades of a colour darken in proportion.
     ramp = np.clip(np.array(base)[None] * (1 + steps[:, None] / max(60, *base)), 0, 255).astype(np.uint8)
-    return cv2.LUT(cv2.cvtColor(index, cv2.COLOR_GRAY2BGR), ramp.reshape(1, 256, 3))
+    found: Pixels = cv2.LUT(cv2.cvtColor(index, cv2.COLOR_GRAY2BGR), ramp.reshape(1, 256, 3))
+    return found
 
 
 def gradient(draws: Draws, width: int, height: int) -> Pixels:
     """Corners of different colour, smooth between them; often nearly one colour."""
     base = np.array(colour(draws, 15, 255, 0.6), np.float32)
     corners = np.clip(base + draws.normal(0, draws.choice([3, 15, 50]), (2, 2, 3)), 0, 255).astype(np.float32)
-    return cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    found: Pixels = cv2.resize(corners, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
+    return found
 
 
 def draw_texture(draws: Draws, width: int, height: int) -> Pixels:
@@ -122,9 +125,9 @@ def _bokeh(draws: Draws, width: int, height: int) -> Pixels:
         glow = small.copy()
         cv2.circle(glow, centre, max(2, int(log_uniform(draws, 3, 40))), colour(draws, 40, 255, 0.9), -1, cv2.LINE_AA)
         small = cv2.addWeighted(small, 0.4, glow, 0.6, 0)
-    return cv2.resize(
-        cv2.GaussianBlur(small, (0, 0), draws.uniform(0.8, 5)), (width, height), interpolation=cv2.INTER_LINEAR
-    )
+    soft = cv2.GaussianBlur(small, (0, 0), draws.uniform(0.8, 5))
+    found: Pixels = cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR)
+    return found
 
 
 def _creased(draws: Draws, width: int, height: int) -> Pixels:
