@@ -1,5 +1,6 @@
 """The recipe of a training run: a TOML file, each of its tables a frozen class here."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -53,10 +54,12 @@ class TrainingPlan:
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "learning_rate", "gradient_clip", "checkpoint_every")
-        _check(self, "training", positive, lambda value: value > 0, "positive")
+        _check(self, "training", positive, lambda value: 0 < value < math.inf, "positive")
         shares = ("final_share", "ema_decay", "calm_last")
         _check(self, "training", shares, lambda value: 0 <= value <= 1, "within 0..1")
-        _check(self, "training", ("warmup_steps", "weight_decay", "seed"), lambda value: value >= 0, "0 or more")
+        _check(
+            self, "training", ("warmup_steps", "weight_decay", "seed"), lambda value: 0 <= value < math.inf, "0 or more"
+        )
         _check(self, "training", ("workers",), lambda value: value is None or value >= 0, "0 or more")
         if not self.image_sizes or any(size < STRIDE or size % STRIDE for size in self.image_sizes):
             raise ValueError(f"training.image_sizes must be multiples of {STRIDE}")
@@ -76,7 +79,7 @@ class EvaluationPlan:
     patience: int = 0
 
     def __post_init__(self) -> None:
-        _check(self, "evaluation", ("every", "pictures"), lambda value: value > 0, "positive")
+        _check(self, "evaluation", ("every", "pictures"), lambda value: 0 < value < math.inf, "positive")
         _check(self, "evaluation", ("patience",), lambda value: value >= 0, "0 or more")
         if self.image_size < STRIDE or self.image_size % STRIDE:
             raise ValueError(f"evaluation.image_size must be a multiple of {STRIDE}")
@@ -113,7 +116,7 @@ class AugmentationPlan:
         _check(self, "augmentation", shares, lambda value: 0 <= value <= 1, "within 0..1")
         strengths = ("brightness", "contrast", "gamma", "colour")
         _check(self, "augmentation", strengths, lambda value: 0 <= value < 1, "0 or more, and less than 1")
-        if not 0 < self.scale[0] <= self.scale[1]:
+        if not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise ValueError("augmentation.scale must be positive, the smaller one first")
 
 
@@ -138,11 +141,7 @@ class Recipe:
         except ValueError as error:
             raise ConfigurationError(f"{path} is not TOML: {error}") from error
         for dotted, value in (changes or {}).items():
-            *above, last = dotted.split(".")
-            table = tables
-            for name in above:
-                table = table.setdefault(name, {})
-            table[last] = value
+            _put(tables, dotted, value)
         try:
             recipe = structure(cls, tables)
         except ConfigurationError as error:
@@ -163,6 +162,15 @@ class Recipe:
             for name in sorted(mine.keys() | theirs.keys())
             if mine.get(name) != theirs.get(name) and not name.startswith(_FREE)
         ]
+
+
+def _put(tables: dict[str, Any], dotted: str, value: Any) -> None:
+    *above, last = dotted.split(".")
+    for depth, name in enumerate(above, 1):
+        tables = tables.setdefault(name, {})
+        if not isinstance(tables, dict):
+            raise ConfigurationError(f"{dotted}: {'.'.join(above[:depth])} is not a table")
+    tables[last] = value
 
 
 def _check(plan: Any, section: str, names: tuple[str, ...], holds: Any, wanted: str) -> None:

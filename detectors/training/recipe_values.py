@@ -40,8 +40,8 @@ def describe(kind: Any) -> str:
     if get_origin(kind) in {Union, types.UnionType}:
         return " or ".join(describe(part) for part in arguments)
     if get_origin(kind) is tuple:
-        counted = "" if arguments[-1] is Ellipsis else f"{len(arguments)} of "
-        return f"a list, {counted}each {describe(arguments[0])}"
+        counted = "" if arguments[-1] is Ellipsis else f" of {len(arguments)}"
+        return f"a list{counted}, each {describe(arguments[0])}"
     return "a table" if is_dataclass(kind) else _PLAIN.get(kind, str(kind))
 
 

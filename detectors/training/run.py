@@ -128,7 +128,7 @@ class _Run:
                 stopped = self._watch.asks_to_stop()
                 due = course.ended or stopped or course.step % plan.checkpoint_every == 0
                 # Nothing replaces the last good checkpoint while the loss is no number: that may be the end.
-                if due and not self._bad_steps:
+                if course.ended or (due and not self._bad_steps):
                     self._save(self._folder.last, whole=True)
                 if course.ended or stopped:
                     break
@@ -236,7 +236,7 @@ def _read_sets(recipe: Recipe) -> tuple[Dataset, Dataset]:
     check_files(val_set, f"validation set ({recipe.data.val})")
     if train_set.names != val_set.names:
         raise ConfigurationError(
-            f"the classes differ: {', '.join(train_set.names)} in {recipe.data.train}, "
+            f"the classes differ: {', '.join(train_set.names)} in {recipe.data.train}; "
             f"{', '.join(val_set.names)} in {recipe.data.val}"
         )
     return train_set, val_set
