@@ -1,7 +1,7 @@
 """Changed copies of the pictures of a data set, written beside them: moved, seen from elsewhere, in another light, worse.
 
-The geometry is one homography for pixels and outlines alike. torchvision's transforms were tried on paper: they mirror key points about
-the centres of pixels and turn them about their edges, which puts boxes a pixel off.
+The geometry is one homography for pixels and outlines alike. torchvision's transforms mirror key points about the centres of pixels
+but turn them about the edges (0.29, `horizontal_flip_keypoints` and `affine_keypoints`), which would put boxes a pixel off.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
