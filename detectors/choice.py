@@ -54,6 +54,12 @@ def sees_cuda() -> bool:
         return False
 
 
+def check_decode_device(name: str, cuda: Callable[[], bool] | None = None) -> None:
+    """Raise ConfigurationError where `images.decode_on` names a CUDA device and the machine has none: known before anything is opened."""
+    if name.startswith("cuda") and not (cuda or sees_cuda)():
+        raise ConfigurationError(f"images.decode_on: there is no {name}, as no CUDA device is seen here; choose host")
+
+
 def find_backends(
     spec: ModelSpec, installed: Callable[[str], bool] = is_installed, cuda: Callable[[], bool] = sees_cuda
 ) -> list[str]:

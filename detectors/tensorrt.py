@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from detectors.torch_device import Placement
 
 _PRECISIONS = ("f32", "f16")
+_QUANTISED = "int8"
 
 
 def load(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
@@ -103,7 +104,7 @@ class _Cached:
 
 def _prepare(spec: ModelSpec) -> tuple[Any, "Placement"]:
     """TensorRT, and the GPU to run on."""
-    if spec.precision not in {*_PRECISIONS, "auto"}:
+    if spec.precision not in {*_PRECISIONS, _QUANTISED, "auto"}:
         raise ConfigurationError(f"TensorRT engines are made in {', '.join(_PRECISIONS)}, not in {spec.precision}")
     calm_threads()
     try:
@@ -171,6 +172,10 @@ def _open_graph(
 def _aim(file: ModelFile, head: Head, spec: ModelSpec, trt: Any, placement: "Placement") -> Target:
     if head.stride and any(side % head.stride for side in head.canvas):
         raise ConfigurationError(f"image_size {spec.image_size} is not a multiple of the model's stride, {head.stride}")
+    if spec.precision == _QUANTISED != head.precision:
+        raise ConfigurationError(
+            f"{file.path} is not quantised; TensorRT engines of it are in {', '.join(_PRECISIONS)}"
+        )
     # A network of its own precision computes in that, whatever is asked for.
     return Target(placement.name, trt.__version__, file.digest, head.precision or spec.precision, Profile.of(head))
 
@@ -214,8 +219,10 @@ def _open_plan(trt: Any, plan: bytes, placement: "Placement") -> "Executor | Non
 
 
 def _read_signature(file: ModelFile) -> Signature:
-    """What the file says of itself, by OpenVINO's reader: it is installed everywhere."""
+    """What the file says of itself, by OpenVINO's reader, as that is installed everywhere; and that it is quantised, which it does not."""
     graphs = importlib.import_module("detectors.openvino_graph")
     ov = importlib.import_module("detectors.openvino_library").ov
-    signature: Signature = graphs.read_signature(graphs.read_network(ov.Core(), file))
-    return signature
+    network = graphs.read_network(ov.Core(), file)
+    signature: Signature = graphs.read_signature(network)
+    said = {PRECISION_KEY: _QUANTISED} if graphs.is_quantised(network) else {}
+    return replace(signature, metadata={**signature.metadata, **said})

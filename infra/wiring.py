@@ -34,11 +34,13 @@ def open_publisher(settings: Settings) -> "Publisher":
 def open_detector(settings: Settings) -> "Paced":
     """The model of `settings`, loaded, warm and timed, which infers no image twice while the cache knows it.
 
-    Raises ConfigurationError where there is no model, or no backend for it.
+    Raises ConfigurationError where there is no model, or no backend for it, or no device to decode its images on.
     """
+    from detectors.choice import check_decode_device
     from detectors.curve import PacedDetector, recall_or_measure
     from detectors.registry import open_detector as load
 
+    check_decode_device(settings.images.decode_on)
     learnt = settings.state_dir / ENGINE
     loaded = load(settings.model, learnt)
     detector = PacedDetector(loaded, recall_or_measure(loaded, learnt))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from detectors.choice import choose_backend, is_installed
+from detectors.choice import check_decode_device, choose_backend, is_installed
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 
@@ -14,6 +14,15 @@ EVERYTHING = {"openvino", "onnxruntime", "ultralytics", "torchvision", "tensorrt
 
 def choose(spec: ModelSpec, installed: set[str] = EVERYTHING, *, cuda: bool = False) -> str:
     return choose_backend(spec, installed.__contains__, lambda: cuda)
+
+
+def test_images_are_not_to_be_decoded_on_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"images\.decode_on: there is no cuda:0, as no CUDA device is seen here; choose host"
+    ):
+        check_decode_device("cuda:0", lambda: False)
+    check_decode_device("cuda:0", lambda: True)
+    check_decode_device("host", lambda: False)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,13 @@ from detectors.export_onnx import write_half
 from detectors.spec import ModelSpec
 from detectors.tensorrt_plan import EngineFile, Profile, Target, open_or_build
 from detectors.tensorrt_runtime import Executor, build_plan
-from detectors.torch_device import Placement
 from detectors.yolo_onnx import Head, Signature
 from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 from tests.support.images import photograph
-from tests.support.models import LABELS, write_tiny_yolo
-from tests.support.tensorrt import VERSION, Builder, stand_in
+from tests.support.models import LABELS, quantise, write_tiny_yolo
+from tests.support.tensorrt import GPU_NAME, VERSION, Builder, pretend, stand_in
 
-CPU = Placement(torch.device("cpu"), torch.float32, "NVIDIA Test 100")
 PROFILE = Profile((1, 3, 32, 32), (8, 3, 640, 640), (8, 3, 640, 640))
 TARGET = Target("NVIDIA H100 80GB HBM3", "11.4.0.106", "sha256:ab", "f16", PROFILE)
 SIGNATURE = Signature((None, 3, None, None), (None, 8, None), {"names": "{0: 'a'}", "stride": "32"})
@@ -34,9 +32,7 @@ SIGNATURE = Signature((None, 3, None, None), (None, 8, None), {"names": "{0: 'a'
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stand-in for TensorRT, and the CPU in place of a GPU."""
-    trt = stand_in()
-    monkeypatch.setattr(tensorrt, "_prepare", lambda spec: (trt, CPU))
-    return trt
+    return pretend(monkeypatch)
 
 
 @pytest.fixture
@@ -163,7 +159,7 @@ def test_a_model_is_built_once_and_finds_what_openvino_finds(gpu: Any, model: Pa
     assert_allclose(boxes.xyxy, expected.xyxy, atol=0.01)
     assert detector.max_batch == 32
     said = detector.model
-    assert (said.backend, said.precision, said.device) == (f"tensorrt {VERSION}", "f32", CPU.name)
+    assert (said.backend, said.precision, said.device) == (f"tensorrt {VERSION}", "f32", GPU_NAME)
     assert (said.name, said.labels, said.canvas) == ("tested", LABELS, (320, 320))
     detector.close()
     assert tensorrt.load(spec, tmp_path / "cache").model == said
@@ -187,6 +183,18 @@ def test_a_half_precision_model_is_built_once_and_says_so(gpu: Any, model: Path,
     for precision in ("auto", "f32", "f16"):
         spec = ModelSpec(path=str(half), image_size=128, precision=precision)
         assert tensorrt.load(spec, tmp_path / "cache").model.precision == "f16"
+    assert Builder.built == 1
+
+
+def test_a_quantised_model_is_built_once_and_says_so(gpu: Any, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"tiny\.onnx is not quantised; TensorRT engines of it are in f32, f16"
+    ):
+        tensorrt.load(ModelSpec(path=str(model), image_size=128, precision="int8"))
+    quantise(model)
+    for precision in ("auto", "f32", "f16", "int8"):
+        spec = ModelSpec(path=str(model), image_size=128, precision=precision)
+        assert tensorrt.load(spec, tmp_path / "cache").model.precision == "int8"
     assert Builder.built == 1
 
 

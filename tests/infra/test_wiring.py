@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from prometheus_client import REGISTRY
 
 from detectors.base import Image
 from infra.settings import Settings
 from infra.wiring import ENGINE, open_detector
+from schemas.errors import ConfigurationError
 from schemas.records import DetectParameters
 from tests.support.redis import running_redis
 
@@ -43,6 +45,15 @@ def test_a_worker_remembers_by_itself_and_not_at_all_without_memory(tmp_path: Pa
             detector.detect([IMAGE], [DetectParameters()])
         detector.close()
         assert lookups("memory", "hit") == hits + found
+
+
+def test_a_gpu_to_decode_on_that_is_not_there_is_known_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detectors.choice.sees_cuda", lambda: False)
+    wanted = settings(tmp_path).overriding({"images.decode_on": "cuda:0", "model.path": "nowhere.onnx"})
+    with pytest.raises(ConfigurationError, match="no CUDA device"):
+        open_detector(wanted)
 
 
 def test_the_detector_is_timed_once_and_that_is_kept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ other. It refuses what TensorRT refuses: shapes outside the profile, graphs that
 
 import ctypes
 import enum
+import importlib
 import json
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -14,7 +15,11 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 
+from detectors import tensorrt
+
+GPU_NAME = "NVIDIA Test 100"
 VERSION = "11.4.0.106"
 _SEPARATOR = b"\n---\n"
 
@@ -178,6 +183,16 @@ class Context:
 def _at(address: int, shape: Sequence[int]) -> Any:
     pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
     return np.ctypeslib.as_array(pointer, tuple(shape))
+
+
+def pretend(patch: pytest.MonkeyPatch) -> Any:
+    """Let the backend find the stand-in, which is returned, and the CPU in place of a GPU."""
+    from detectors.torch_device import Placement  # here: it brings torch
+
+    torch = importlib.import_module("torch")
+    trt, placement = stand_in(), Placement(torch.device("cpu"), torch.float32, GPU_NAME)
+    patch.setattr(tensorrt, "_prepare", lambda spec: (trt, placement))
+    return trt
 
 
 def stand_in() -> Any:
