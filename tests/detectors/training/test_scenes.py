@@ -17,7 +17,9 @@ SMALL = ScenePolicy(size=160)
 
 
 def decode(scene: Scene) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(scene.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    picture = cv2.imdecode(np.frombuffer(scene.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return np.asarray(picture)
 
 
 def intersection_over_union(first: Sequence[float], second: Sequence[float]) -> float:
