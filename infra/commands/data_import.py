@@ -27,7 +27,9 @@ from infra.progress import progress
     help="How pictures get into OUT.",
 )
 @click.option(
-    "--names", metavar="FILE|A,B,...", help="All classes in order: a file, one a line, or here. Others are unknown."
+    "--names",
+    metavar="FILE|A,B,...",
+    help="All classes in order (YOLO: by number): a file, one a line, or here. Others are unknown.",
 )
 @click.option(
     "--map", "renames", type=PAIR, multiple=True, metavar="OLD=NEW", help="Rename, or merge, a class. Repeatable."
@@ -51,21 +53,22 @@ def command(source: Path, out: Path, **given: Any) -> None:
     splits. Sizes come from the pictures, turned upright. Every defect is named on stderr with file and line or entry; unless --repair
     is given, nothing is written then, and the exit code is 2. OUT appears whole or not at all.
     """
-    from detectors.training.importers import read_labels
+    from detectors.training.importers import guess_format, read_labels
     from detectors.training.importing import ImportPolicy, plan_import, write_import
     from schemas.errors import ConfigurationError
 
     if both := set(given["drop"]) & set(given["only"]):
         raise click.UsageError(f"--drop and --only both name {', '.join(sorted(both))}")
-    names = _names(given["names"])
+    names, kind = _names(given["names"]), given["kind"] or guess_format(source)
     policy = ImportPolicy(
-        names=names,
+        # YOLO's labels are numbers, and the names are of these: classes may still be renamed or left out.
+        names=() if kind == "yolo" else names,
         renames=dict(given["renames"]),
         drop=frozenset(given["drop"]),
         only=frozenset(given["only"]),
         drop_unknown=given["unknown"] == "drop",
     )
-    found = read_labels(source, given["kind"], names, given["pictures"])
+    found = read_labels(source, kind, names, given["pictures"])
     with progress("reading", len(found.pictures)) as watch:
         plan = plan_import(found, policy, watch)
     for defect in plan.defects:

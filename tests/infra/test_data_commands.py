@@ -93,6 +93,9 @@ def test_names_may_come_from_a_file(yolo: Path, tmp_path: Path) -> None:
     (tmp_path / "names").write_text("one\ntwo\nthree\n")
     assert run("import", yolo, tmp_path / "out", "--names", tmp_path / "names").exit_code == 0
     assert read_dataset(tmp_path / "out").names == ("one", "two", "three")
+    given = ["--names", "one,two", "--map", "two=zwei", "--drop", "one"]
+    assert run("import", yolo, tmp_path / "renamed", *given).exit_code == 0
+    assert read_dataset(tmp_path / "renamed").names == ("zwei",)
 
 
 def test_a_check_that_finds_errors_exits_with_1_and_names_them(tmp_path: Path) -> None:
