@@ -15,7 +15,7 @@ from detectors.spec import ModelSpec
 from schemas.records import DetectParameters
 from tests.support.data import shared_dir
 from tests.support.images import POISON, corpus, photograph
-from tests.support.models import coco_checkpoint, write_ir, yolo_onnx
+from tests.support.models import coco_checkpoint, write_ir, write_tiny_yolo, yolo_onnx
 
 __all__ = ["yolo_onnx"]
 
@@ -39,6 +39,11 @@ def _ir(request: pytest.FixtureRequest) -> Path:
     return write_ir(Path(shutil.copy(_onnx(request), directory)))
 
 
+def _tiny(request: pytest.FixtureRequest) -> Path:
+    directory: Path = request.getfixturevalue("tmp_path_factory").mktemp("tiny")
+    return write_tiny_yolo(directory / "tiny.onnx")
+
+
 def _checkpoint(request: pytest.FixtureRequest) -> Path:
     from tests.support.torch_models import write_tiny_torchvision  # here: it brings torch
 
@@ -47,12 +52,21 @@ def _checkpoint(request: pytest.FixtureRequest) -> Path:
     return write_tiny_torchvision(directory / "ssdlite.pth", arguments={"topk_candidates": 10})
 
 
+def _pretend_tensorrt(patch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: a stand-in for its library; everything round that is the backend's own."""
+    from tests.support.tensorrt import pretend  # here: it brings torch
+
+    pretend(patch)
+    patch.setattr("detectors.registry.choose_backend", lambda spec: spec.backend)
+
+
 BACKENDS: dict[str, tuple[str, Callable[[pytest.FixtureRequest], str | Path | None]]] = {
     "fake": ("auto", lambda _: "fake"),
     "noop": ("auto", lambda _: "noop"),
     "openvino": ("openvino", _onnx),
     "openvino-ir": ("openvino", _ir),
     "onnxruntime": ("onnxruntime", _onnx),
+    "tensorrt": ("tensorrt", _tiny),
     "ultralytics": ("ultralytics", lambda _: coco_checkpoint()),
     "torchvision": ("torchvision", _checkpoint),
 }
@@ -65,9 +79,12 @@ def detector(request: pytest.FixtureRequest) -> Iterator[Detector]:
     if path is None:
         pytest.skip("no checkpoint: the shared data is not here")
     spec = ModelSpec(path=str(path), name="tested", version="7", backend=backend, precision="f32", image_size=320)
-    detector = open_detector(spec)
-    yield detector
-    detector.close()
+    with pytest.MonkeyPatch.context() as patch:
+        if backend == "tensorrt":
+            _pretend_tensorrt(patch)
+        detector = open_detector(spec)
+        yield detector
+        detector.close()
 
 
 @pytest.fixture(scope="module")
