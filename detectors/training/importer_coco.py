@@ -115,7 +115,9 @@ class _File:
         except (TypeError, ValueError):
             self.defects.append(Defect(place, "width and height are not numbers"))
             return None
-        return FoundPicture(file, name, place, labels, size, self._split)
+        # `images/` is where our own layout has them already.
+        below = Path(*name.parts[1:]) if name.parts[:1] == (IMAGES,) else name
+        return FoundPicture(file, below, place, labels, size, self._split)
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -186,6 +186,12 @@ class TestCoco:
         [defect] = defects_of(plan(file))
         assert says in defect
 
+    def test_a_set_of_ours_comes_in_as_it_lies(self, tmp_path: Path) -> None:
+        put_coco(tmp_path / "annotations.json", [{}], file_name="images/deep/a.jpg")
+        put_picture(tmp_path / "images" / "deep" / "a.jpg")
+        [picture] = write(tmp_path, tmp_path / "out")[""].pictures
+        assert picture.file == tmp_path / "out" / "images" / "deep" / "a.jpg"
+
     def test_no_picture_is_written_out_of_the_folder(self, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
         file = put_coco(tmp_path / "in" / "labels.json", [{}], file_name="../../b.jpg")
