@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from detectors.training.draws import Draws, chance, pick
 
@@ -96,11 +96,13 @@ def _folder() -> Path:
 
 
 def _typeset(text: str, size: int, font: str) -> Coverage:
-    mask, _ = _font(font, size).getmask2(text, mode="L")
-    width, height = mask.size
-    if not width or not height:
+    face = _font(font, size)
+    left, top, right, bottom = face.getbbox(text)
+    if right <= left or bottom <= top:
         return np.zeros((size, size), np.uint8)
-    return np.frombuffer(bytes(mask), np.uint8).reshape(height, width)
+    line = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(line).text((-left, -top), text, fill=255, font=face)
+    return np.asarray(line)
 
 
 def _hershey(text: str, height: float, face: int) -> Coverage:
