@@ -60,13 +60,13 @@ class Letterbox:
     def apply(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Place `pixels`, uint8 (height, width, 3), on a canvas, `out` or a new one; bilinear. They may show the source reduced.
 
-        `out`: (canvas height, canvas width, 3), whatever it holds. Without it, pixels that fill the canvas as they are are that canvas, and
-        nothing is copied. Raises ValueError for pixels of another kind.
+        `out`: (canvas height, canvas width, 3), whatever it holds. Without it, writeable pixels that fill the canvas as they are, are that
+        canvas, not a copy: libraries take no read-only ones. Raises ValueError for pixels of another kind.
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"pixels are {pixels.dtype} of shape {pixels.shape}; expected uint8, (height, width, 3)")
         shape = (self.canvas[1], self.canvas[0], 3)
-        if out is None and pixels.shape == shape and self.resized == self.canvas and pixels.flags.c_contiguous:
+        if out is None and pixels.shape == shape and self.resized == self.canvas and pixels.flags.carray:
             return pixels
         canvas = np.empty(shape, np.uint8) if out is None else out
         (left, top), (width, height) = self.offset, self.resized

@@ -85,10 +85,12 @@ def test_an_image_of_the_canvas_s_size_is_not_resampled() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (640, 480, 3), dtype=np.uint8)
     box = Letterbox.fit((480, 640), (640, 640), 32)
     assert box.apply(pixels) is pixels
-    turned = np.ascontiguousarray(pixels[::-1])[::-1]
-    canvas = box.apply(turned)
-    assert canvas.flags.c_contiguous
-    np.testing.assert_array_equal(canvas, turned)
+    kept = pixels.copy()
+    kept.flags.writeable = False
+    for other in (kept, np.ascontiguousarray(pixels[::-1])[::-1]):
+        canvas = box.apply(other)
+        assert canvas.flags.carray
+        np.testing.assert_array_equal(canvas, pixels)
 
 
 def overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
