@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 CONCURRENCY = 2
 # Requests of a call that wait behind those that run, so that a stream never waits for the letterbox.
 SPARE_REQUESTS = 2
+# A larger model gains less from graphs of its own for some canvases, and they take more memory.
+_SMALL_BYTES = 64 * 1024 * 1024
 
 
 def load(spec: ModelSpec) -> "OpenVinoDetector":
@@ -119,12 +121,15 @@ class OpenVinoDetector:
         if spec.device == "auto":
             log.info("device auto: %s, as %s", device, why)
         settings = {**precision_settings(spec.precision, float_precisions(core, device)), **thread_settings(device)}
-        if settings["INFERENCE_PRECISION_HINT"] == ov.Type.bf16:
+        rounding = settings["INFERENCE_PRECISION_HINT"] == ov.Type.bf16 and not is_quantised(network)
+        if rounding:
             round_biases(network)
+        # In f32 a graph for one canvas is no faster, and a quantised one might find something else.
+        most = MOST if rounding and self._head.stride and len(file.content) + len(file.weights) <= _SMALL_BYTES else 0
 
         def open_graphs(hint: str) -> Graphs:
             compile_for = partial(compile_network, core, network, device, {**settings, "PERFORMANCE_HINT": hint})
-            return Graphs(compile_for, most=MOST if self._head.stride else 0)
+            return Graphs(compile_for, most=most)
 
         hints = ("THROUGHPUT", "LATENCY") if device.startswith("CPU") else ("THROUGHPUT",)
         with ThreadPoolExecutor(len(hints)) as pool:  # each compilation keeps one core busy for a second
@@ -188,6 +193,7 @@ class OpenVinoDetector:
         """Let go of the compiled graphs."""
         for graphs in self._graphs:
             graphs.close()
+        self._graphs.clear()
         for _ in range(CONCURRENCY):
             self._lanes.get()
         with suppress(Empty):

@@ -18,8 +18,8 @@ Canvas: TypeAlias = tuple[int, int]
 
 # More than the images that are drawn to measure a model when it is loaded; they say nothing of those that will come.
 OFTEN = 128
-# Each takes the memory of the first graph once more.
-MOST = 4
+# Each takes the memory of the first graph once more. Most streams of images are of one camera, or of photographs in few formats.
+MOST = 3
 
 
 class Graphs:
@@ -67,7 +67,7 @@ class Lane:
     def __init__(self, graphs: Graphs, depth: int) -> None:
         self.depth = depth
         self._graphs = graphs
-        self._rings = {None: self._ring(graphs.common)}
+        self._rings: dict[Canvas | None, deque[Any]] = {None: self._ring(graphs.common)}
 
     def request(self, canvas: Canvas) -> Any:
         """The next request for an image on this canvas: it is free, as no more than `depth` are in use and they end in order."""
