@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from detectors.around import Around
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, Thresholds, join
 from detectors.curve import LearnedCurve, Paced
@@ -84,7 +85,7 @@ class MemoryStore:
             self._bytes -= _cost(key, value)
 
 
-class CachedDetector:
+class CachedDetector(Around[Paced]):
     """Infers an image once for its model and parameters, also where it is in several batches at the same time.
 
     An image whose sha256 is not known is inferred always. `stores` are asked in order, the quickest first; what a later one knows, the
@@ -92,27 +93,12 @@ class CachedDetector:
     """
 
     def __init__(self, detector: Paced, spec: ModelSpec, stores: Sequence[Store]) -> None:
-        self._detector = detector
+        super().__init__(detector)
         self._spec = replace(spec, confidence=spec.default_confidence(detector.model.confidence))
         self._stores = stores
         self._identity = _identity(detector.model)
         self._flying: dict[bytes, Future[Found]] = {}
         self._lock = threading.Lock()
-
-    @property
-    def model(self) -> ModelInfo:
-        """The model that runs."""
-        return self._detector.model
-
-    @property
-    def concurrency(self) -> int:
-        """How many `detect` calls at once make the device busiest."""
-        return self._detector.concurrency
-
-    @property
-    def max_batch(self) -> int:
-        """The most images that one call may be given."""
-        return self._detector.max_batch
 
     @property
     def curve(self) -> LearnedCurve:
@@ -145,7 +131,7 @@ class CachedDetector:
 
     def close(self) -> None:
         """Give back the device, and the stores' connections."""
-        self._detector.close()
+        super().close()
         for store in self._stores:
             store.close()
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from detectors.around import Around
 from detectors.base import Boxes, Detector, Image, ModelInfo
 from detectors.cores import usable_cores
 from schemas.records import DetectParameters
@@ -82,30 +83,15 @@ class Paced(Detector, Protocol):
         """By batch size; follows the calls as they go."""
 
 
-class PacedDetector:
+class PacedDetector(Around[Detector]):
     """A detector whose curve learns from each of its calls; one that raises teaches nothing."""
 
     def __init__(
         self, detector: Detector, measured: LatencyCurve, now: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._detector = detector
+        super().__init__(detector)
         self._now = now
         self.curve = LearnedCurve(measured)
-
-    @property
-    def model(self) -> ModelInfo:
-        """The model that runs."""
-        return self._detector.model
-
-    @property
-    def concurrency(self) -> int:
-        """How many `detect` calls at once make the device busiest."""
-        return self._detector.concurrency
-
-    @property
-    def max_batch(self) -> int:
-        """The most images that one call may be given."""
-        return self._detector.max_batch
 
     def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
         """Boxes of each image, in order."""
@@ -113,10 +99,6 @@ class PacedDetector:
         boxes = self._detector.detect(images, parameters)
         self.curve.observe(len(images), (self._now() - began) * 1000)
         return boxes
-
-    def close(self) -> None:
-        """Give back the device."""
-        self._detector.close()
 
 
 def measure(detector: Detector, budget_s: float = 1.0, now: Callable[[], float] = time.perf_counter) -> LatencyCurve:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from detectors.base import Boxes, Detector, Image, ModelInfo
+from detectors.around import Around
+from detectors.base import Boxes, Detector, Image
 from schemas.records import DetectParameters
 
 FETCH_DURATION = Histogram(
@@ -43,27 +44,12 @@ CACHE_ERRORS = Counter("sightstream_result_cache_errors_total", "Calls that the 
 GPU_OOM = Counter("sightstream_gpu_oom", "Batches halved because the device had no memory for them", ["device"])
 
 
-class MeteredDetector:
+class MeteredDetector(Around[Detector]):
     """A detector that reports how long its calls take and how large their batches are."""
 
     def __init__(self, detector: Detector) -> None:
-        self._detector = detector
+        super().__init__(detector)
         self._duration = INFERENCE_DURATION.labels(model=detector.model.name)
-
-    @property
-    def model(self) -> ModelInfo:
-        """The model that runs."""
-        return self._detector.model
-
-    @property
-    def concurrency(self) -> int:
-        """How many `detect` calls at once make the device busiest."""
-        return self._detector.concurrency
-
-    @property
-    def max_batch(self) -> int:
-        """The most images that one call may be given."""
-        return self._detector.max_batch
 
     def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:
         """Boxes of each image, in order."""
@@ -73,7 +59,3 @@ class MeteredDetector:
         finally:
             self._duration.observe(time.perf_counter() - started)
             INFERENCE_BATCH_SIZE.observe(len(images))
-
-    def close(self) -> None:
-        """Give back the device."""
-        self._detector.close()
