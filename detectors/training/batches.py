@@ -1,10 +1,10 @@
 """The batches of a run: what a step sees is a function of the recipe's seed and the step's number, whoever asks and when."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from signal import SIG_IGN, SIGINT, signal
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -34,6 +34,10 @@ class Batch:
     pixels: Tensor
     targets: tuple[Targets, ...]
     broken: tuple[str, ...] = ()
+
+    def pin_memory(self) -> Self:
+        """The same, its pixels where a GPU copies them from by itself; the loader calls it."""
+        return replace(self, pixels=self.pixels.pin_memory())
 
 
 class TrainingBatches(Dataset[Batch]):
