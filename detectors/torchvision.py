@@ -53,7 +53,9 @@ def load(spec: ModelSpec, *, compiler: str = "inductor") -> "TorchvisionEngine":
     try:
         network.load_state_dict(checkpoint["state_dict"])
     except RuntimeError as error:
-        raise ConfigurationError(f"{file.path}: the weights are not those of its architecture: {error}") from error
+        raise ConfigurationError(
+            f"{file.path}: the weights are not those of its architecture, {architecture}"
+        ) from error
     network = network.to(placement.device).eval()
     if spec.compiled:
         network.backbone = compile_network(network.backbone, compiler)
@@ -138,7 +140,7 @@ def _read_checkpoint(file: ModelFile) -> dict[str, Any]:
         kinds = {"architecture": str, "arguments": dict, "labels": list, "state_dict": dict}
         wrong = [name for name, kind in kinds.items() if not isinstance(checkpoint[name], kind)]
     except Exception as error:
-        raise ConfigurationError(f"{file.path} is not a checkpoint that loads safely: {error!r}") from error
+        raise ConfigurationError(f"{file.path} is not a checkpoint that loads safely") from error
     if wrong or not checkpoint["labels"]:
         raise ConfigurationError(f"{file.path} is not a checkpoint of a detector: {', '.join(wrong) or 'no labels'}")
     known: dict[str, Any] = checkpoint

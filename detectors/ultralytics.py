@@ -107,7 +107,7 @@ def _load_network(ultralytics: Any, file: ModelFile) -> Any:
         model = ultralytics.YOLO(str(file.path), task="detect")
         network = model.model
     except Exception as error:
-        raise ConfigurationError(f"{file.path} is not a checkpoint that Ultralytics loads safely: {error}") from error
+        raise ConfigurationError(f"{file.path} is not a checkpoint that Ultralytics loads safely") from error
     if model.task != "detect" or getattr(network, "end2end", False):
         raise ConfigurationError(
             f"{file.path} is a {model.task} model of a head without NMS; a YOLOv8-style detection head is needed"
