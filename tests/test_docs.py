@@ -80,7 +80,7 @@ def test_every_command_line_is_one_that_the_command_takes(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for directory in ("photos", "lake"):  # which the lines name
+    for directory in ("photos", "lake", "labels", "labelled", "shelf"):  # which the lines name
         (tmp_path / directory).mkdir()
     assert parse(shlex.split(line)[1:]).callback is not None
 
