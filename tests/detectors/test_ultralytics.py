@@ -13,6 +13,7 @@ import pytest
 
 from detectors.base import Image
 from detectors.boxes import Letterbox, Thresholds, read_yolo
+from detectors.buckets import Buckets
 from detectors.spec import ModelSpec
 from detectors.ultralytics import import_confined, load, place, precisions
 from schemas.errors import ConfigurationError
@@ -67,8 +68,11 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(b"not a checkpoint")
     backend = importlib.import_module("detectors.ultralytics")
-    with pytest.raises(ConfigurationError, match="not a checkpoint"):
+    with pytest.raises(
+        ConfigurationError, match=r"model\.pt is not a checkpoint that Ultralytics loads safely$"
+    ) as refused:
         backend.load(ModelSpec(path=str(path)))
+    assert refused.value.__cause__ is not None
 
 
 @pytest.mark.model
@@ -121,6 +125,21 @@ def test_bf16_keeps_coordinates_fine(checkpoint: Path) -> None:
     inner = xyxy[(xyxy > 0) & (xyxy < 160)]
     assert len(inner) > 5
     assert (inner != np.round(inner * 2) / 2).mean() > 0.5
+
+
+def test_a_compiled_checkpoint_finds_the_same_and_says_so(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way of loading but for the code generator, which takes a minute; of the batch sizes, each compiled anew, only two."""
+    plain = load(spec_of(checkpoint))
+    monkeypatch.setattr("detectors.torch_engine.Buckets", lambda: Buckets((1, 2)))
+    compiled = load(spec_of(checkpoint, compiled=True), compiler="aot_eager")
+    assert compiled.model.backend.endswith(", compiled")
+    assert compiled.max_batch == 2
+    images = [Image(np.asarray(photograph(seed, 160, 160))) for seed in range(3)]
+    wanted = [DetectParameters(confidence=0.2)] * 3
+    found, expected = (detector.detect(images, wanted) for detector in (compiled, plain))
+    assert expected.offsets[-1] > 5
+    np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+    np.testing.assert_allclose(found.xyxy, expected.xyxy, atol=0.02)
 
 
 def test_what_auto_may_choose_from_is_what_the_cpu_computes_in(checkpoint: Path) -> None:
