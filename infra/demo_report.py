@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
-from zlib import crc32
 
 import cv2
 import numpy as np
@@ -24,7 +23,7 @@ _COLUMNS, _TILE = 4, 480
 
 _Pixels = NDArray[np.uint8]
 Detections = Sequence[Mapping[str, Any]]
-"""As they stand in the files: label, score, x1, y1, x2, y2."""
+"""As they stand in the files: label, class_id, score, x1, y1, x2, y2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def _found(boxes: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Found:
 
 def _draw_box(picture: _Pixels, box: Mapping[str, Any]) -> None:
     thick = max(2, round(max(picture.shape) / 400))
-    colour = _colour(box["label"])
+    colour = _colour(box["class_id"])
     left, top, right, bottom = (round(box[side]) for side in ("x1", "y1", "x2", "y2"))
     cv2.rectangle(picture, (left, top), (right, bottom), colour, thick)
     text, scale = f"{box['label']} {box['score']:.2f}", thick / 4
@@ -115,9 +114,9 @@ def _draw_box(picture: _Pixels, box: Mapping[str, Any]) -> None:
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), max(1, thick // 2), cv2.LINE_AA)
 
 
-def _colour(label: str) -> tuple[int, int, int]:
-    """BGR, the same for a label in every run; never light, as white is written on it."""
-    hue = crc32(label.encode()) % 180
+def _colour(class_id: int) -> tuple[int, int, int]:
+    """BGR, far from those of its neighbours by the golden ratio; never light, as white is written on it."""
+    hue = int(class_id * 0.618 * 180) % 180
     blue, green, red = cv2.cvtColor(np.array([[[hue, 255, 190]]], np.uint8), cv2.COLOR_HSV2BGR)[0, 0].tolist()
     return blue, green, red
 
