@@ -80,12 +80,11 @@ def check_parity(
     batch: int = 8,
     tolerance: Tolerance | None = None,
     leave_out: Callable[[str, str], object] = lambda _subject, _why: None,
-    opener: Callable[[ModelSpec], Detector] = open_detector,
 ) -> Iterator[Comparison]:
     """Compare each spec with the first one by one, and each with itself in batches; yields what is done as it is done.
 
     `tolerance`: None takes that of the less precise of the two. `leave_out` is told of a spec that does not open, and why; the others
-    go on. `opener` opens a spec. Raises ConfigurationError where no spec of a file opens, at the end, or where the models' classes differ.
+    go on. Raises ConfigurationError where no spec of a file opens, at the end, or where the models' classes differ.
     """
     names, pictures = list(images), list(images.values())
     reference: _Run | None = None
@@ -93,7 +92,7 @@ def check_parity(
     opened: set[str] = set()
     for spec in specs:
         try:
-            run = _run(spec, pictures, batch, opener)
+            run = _run(spec, pictures, batch)
         except ConfigurationError as error:
             refused.setdefault(spec.path, error)
             leave_out(f"{spec.file.name} on {spec.backend}, {spec.precision}", str(error))
@@ -111,12 +110,21 @@ def check_parity(
             raise reason
 
 
-def compare_models(reference: ModelSpec, spec: ModelSpec, images: Mapping[str, Image]) -> Comparison:
-    """Compare one model with another, image by image. Raises ConfigurationError where their classes differ."""
+def compare_models(
+    reference: ModelSpec,
+    spec: ModelSpec,
+    images: Mapping[str, Image],
+    tolerance: Tolerance | None = None,
+    opener: Callable[[ModelSpec], Detector] = open_detector,
+) -> Comparison:
+    """Compare one model with another, image by image; `tolerance` as for `check_parity`, and `opener` opens both.
+
+    Raises ConfigurationError where their classes differ.
+    """
     pictures = list(images.values())
-    first, second = _run(reference, pictures, 1), _run(spec, pictures, 1)
-    tolerance = tolerance_for(spec, first.model, second.model)
-    return _compare_runs(_title(spec, second.model), list(images), first, second, tolerance)
+    first, second = _run(reference, pictures, 1, opener), _run(spec, pictures, 1, opener)
+    allowed = tolerance or tolerance_for(spec, first.model, second.model)
+    return _compare_runs(_title(spec, second.model), list(images), first, second, allowed)
 
 
 def _title(spec: ModelSpec, model: ModelInfo) -> str:

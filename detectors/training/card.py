@@ -12,7 +12,7 @@ def write_card(manifest: Manifest, model_bytes: int, about: str = "") -> str:
         f"# {manifest.name}",
         about.strip(),
         _facts(manifest, model_bytes),
-        f"## Threshold\n{_threshold(manifest.threshold)}",
+        f"## Threshold\n{_threshold(manifest.threshold, manifest.metrics)}",
         f"## Metrics\n{_metrics(manifest.metrics)}",
         f"## The same on every backend\n{_parity(manifest)}",
         f"## Where it comes from\n{_lineage(manifest.lineage)}",
@@ -33,16 +33,21 @@ def _facts(manifest: Manifest, model_bytes: int) -> str:
     return _table(("", ""), rows)
 
 
-def _threshold(threshold: Threshold | None) -> str:
+def _threshold(threshold: Threshold | None, metrics: Mapping[str, Any] | None) -> str:
     if threshold is None:
         return "None was chosen: detections need the engine's default score of 0.25 unless a request says another."
     said = f"Detections need a score of {threshold.confidence:g} unless a request says another. "
     if threshold.wanted is None:
         return said + "It was given by hand."
+    judged = metrics is not None and metrics["annotations"] == threshold.data
+    same = (
+        " These are the pictures that it is judged on below, too, which flatters precision and recall."
+        if judged
+        else ""
+    )
     return said + (
         f"It is the lowest score at which {threshold.wanted:.0%} of what is detected is right, on {threshold.images} labelled pictures "
-        f"(annotations `{threshold.data}`) that are neither what it was trained on nor what it is judged on below: there, precision "
-        f"{_share(threshold.precision)} and recall {_share(threshold.recall)}."
+        f"(annotations `{threshold.data}`): there, precision {_share(threshold.precision)} and recall {_share(threshold.recall)}.{same}"
     )
 
 
@@ -78,7 +83,10 @@ def _parity(manifest: Manifest) -> str:
         )
         for entry in map(describe_comparison, manifest.parity)
     ]
-    return "Against the network in torch, in float32, picture by picture:\n\n" + _table(("what", *head), rows)
+    return (
+        "Picture by picture; the first in float32 against torch, where it was trained, the others against the first:\n\n"
+        + _table(("what", *head), rows)
+    )
 
 
 def _lineage(lineage: Mapping[str, Any]) -> str:

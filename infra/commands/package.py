@@ -41,8 +41,9 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 def command(context: click.Context, /, source: Path, name: str | None, int8: bool, **given: Any) -> None:
     """Export a trained network to ONNX, with its decoding inside, and write what belongs to it.
 
-    Every backend that is here is held against torch; exit code 1: one finds something else, or there were too few boxes to say. The files
-    are kept. Metrics come by evaluating the packaged model and packaging again with --report: the same network gives the same bytes.
+    The file is held against torch, and every backend that is here against the others; exit code 1: one finds something else, or there
+    were too few boxes to say. The files are kept. Metrics come by evaluating the packaged model and packaging again with --report: the
+    same network gives the same bytes.
     """
     if int8 != (given["calibration"] is not None):
         raise click.UsageError("--int8 and --calibration DIR go together")
