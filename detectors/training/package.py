@@ -45,7 +45,7 @@ Watch = Callable[[str], object]
 class PackageRequest:
     """What to package. `source`: a run's folder, whose best checkpoint is taken, or a checkpoint.
 
-    The default score for detections is `confidence`, or the lowest at which `precision` of what is detected in the data set `data` is
+    The default score for detections is `confidence`, else the lowest at which `precision` of what is detected in the data set `data` is
     right, or none. `report`: what `sightstream evaluate --json` wrote of the packaged model. `calibration`: pictures for an 8-bit
     sibling. `about`: a file of Markdown for the card: what nobody can measure.
     """

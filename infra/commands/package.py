@@ -20,7 +20,11 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 @click.option("--out", required=True, type=_DIRECTORY, help="Folder for model, card and manifest.")
 @click.option("--name", help="Of the model and its files. Default: that of the run's folder.")
 @click.option("--version", "version", default="", help="Default: the first digits of the model's digest.")
-@click.option("--data", type=click.Path(path_type=Path), help="Data set, not trained on, to choose the threshold by.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Data set, not trained on, to choose the threshold by and to compare backends on.",
+)
 @click.option(
     "--threshold-precision",
     "precision",
@@ -29,7 +33,7 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
     show_default=True,
     help="Share of what is detected in --data that is to be right.",
 )
-@click.option("--confidence", type=click.FloatRange(0, 1), help="The threshold itself.")
+@click.option("--confidence", type=click.FloatRange(0, 1), help="The threshold itself: none is chosen.")
 @click.option(
     "--report", type=_FILE, help="What `evaluate --json` wrote of the packaged model: metrics for card and manifest."
 )
@@ -47,8 +51,6 @@ def command(context: click.Context, /, source: Path, name: str | None, int8: boo
     """
     if int8 != (given["calibration"] is not None):
         raise click.UsageError("--int8 and --calibration DIR go together")
-    if given["confidence"] is not None and given["data"] is not None:
-        raise click.UsageError("--confidence gives the threshold, --data chooses it: one of them")
     if not source.exists():
         raise ConfigurationError(f"there is no run or checkpoint {source}")
     from detectors.torch_environment import calm_threads

@@ -215,7 +215,6 @@ def test_an_8_bit_sibling_is_made_by_the_way_and_its_report_counts(run: Path, da
     [
         (["none"], "there is no run or checkpoint none"),
         (["RUN", "--int8"], "go together"),
-        (["RUN", "--confidence", "0.5", "--data", "DATA"], "one of them"),
         (["RUN", "--report", "DATA/annotations.json"], "is no report of `sightstream evaluate --json`"),
         (["RUN", "--report", "none.json"], "cannot read the report none.json"),
         (["RUN", "--about", "none.md"], "cannot read none.md"),
