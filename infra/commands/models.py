@@ -142,9 +142,9 @@ def _load(directory: Path, at_most: int, settings: Settings) -> "dict[str, Image
 
 
 def tell_comparisons(comparisons: "Sequence[Comparison]") -> None:
-    """A table of them, and on stderr what is beyond the tolerance."""
+    """A table of them, and on stderr the boxes of those that do not hold."""
     click.echo(_table(comparisons))
-    _name_defects(comparisons)
+    _name_defects([comparison for comparison in comparisons if not comparison.holds])
 
 
 def _table(comparisons: "Sequence[Comparison]") -> str:
