@@ -1,12 +1,13 @@
 """What the pipeline asks of a detector, and nothing about how a backend does it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.spec import Advice
 from schemas.records import DetectParameters
 
 
@@ -82,11 +83,11 @@ class Boxes:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Which model a detector runs and how; all but `canvas`, `origin` and `confidence` travels in each result.
+    """Which model a detector runs and how; all but `canvas`, `origin` and `advice` travels in each result.
 
     `digest`: `sha256:` + hex of the model's bytes. `origin`: the same of the file that was asked for, where a quantised sibling runs in
     its place; "" where they are one. `canvas`: (width, height) in pixels of the largest input that images are scaled to;
-    None where the detector has no such bound. `confidence`: the least score for requests that do not say one.
+    None where the detector has no such bound. `advice`: what holds for requests that do not say.
     """
 
     name: str
@@ -98,7 +99,7 @@ class ModelInfo:
     device: str = ""
     canvas: tuple[int, int] | None = None
     origin: str = ""
-    confidence: float = 0.25
+    advice: Advice = field(default_factory=Advice)
 
 
 class Detector(Protocol):

@@ -110,9 +110,10 @@ class Thresholds:
     @classmethod
     def of(cls, wanted: DetectParameters, spec: ModelSpec) -> Self:
         """What a request asks for, and the model's defaults where it does not say."""
+        advice = spec.advise()
         return cls(
-            confidence=spec.default_confidence() if wanted.confidence is None else wanted.confidence,
-            iou=spec.iou if wanted.iou is None else wanted.iou,
+            confidence=advice.confidence if wanted.confidence is None else wanted.confidence,
+            iou=advice.iou if wanted.iou is None else wanted.iou,
             limit=spec.max_detections if wanted.max_detections is None else wanted.max_detections,
             classes=wanted.classes,
         )

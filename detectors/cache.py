@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from typing import Protocol
 
 import numpy as np
@@ -94,7 +94,7 @@ class CachedDetector(Around[Paced]):
 
     def __init__(self, detector: Paced, spec: ModelSpec, stores: Sequence[Store]) -> None:
         super().__init__(detector)
-        self._spec = replace(spec, confidence=spec.default_confidence(detector.model.confidence))
+        self._spec = spec.taking(detector.model.advice)
         self._stores = stores
         self._identity = _identity(detector.model)
         self._flying: dict[bytes, Future[Found]] = {}

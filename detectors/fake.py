@@ -116,5 +116,5 @@ def _describe(spec: ModelSpec) -> ModelInfo:
         backend=spec.path,
         precision="f32",
         device="none",
-        confidence=spec.default_confidence(),
+        advice=spec.advise(),
     )

@@ -4,7 +4,6 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ class OnnxRuntimeDetector:
     def __init__(self, spec: ModelSpec, file: ModelFile) -> None:
         self._session, provider = _place_session(file, spec.device)
         self._head = _read_head(self._session, file, spec)
-        self._spec = replace(spec, confidence=self._head.confidence)
+        self._spec = spec.taking(self._head.advice)
         images, output = self._session.get_inputs()[0], self._session.get_outputs()[0]
         self._names = (images.name, output.name)
         self._type: type[np.float32 | np.float16] = _TYPES[images.type]
@@ -88,7 +87,7 @@ class OnnxRuntimeDetector:
             precision="int8" if _is_quantised(file) else self._head.precision or _PRECISIONS[self._type],
             device=processor_name() if on_cpu else f"cuda:{provider[1]['device_id']}",
             canvas=self._head.canvas,
-            confidence=self._head.confidence,
+            advice=self._head.advice,
         )
 
     @property

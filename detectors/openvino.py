@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -112,7 +112,7 @@ class OpenVinoDetector:
         core = ov.Core()
         network = read_network(core, file)
         self._head = read_head(read_signature(network), file.path, spec)
-        self._spec = replace(spec, confidence=self._head.confidence)
+        self._spec = spec.taking(self._head.advice)
         if self._head.batch not in {None, 1}:
             raise ConfigurationError(
                 f"{file.path} takes batches of {self._head.batch}; export it with a batch of 1, or a free one"
@@ -155,7 +155,7 @@ class OpenVinoDetector:
             device=str(core.get_property(device, "FULL_DEVICE_NAME")),
             canvas=self._head.canvas,
             origin=origin,
-            confidence=self._head.confidence,
+            advice=self._head.advice,
         )
         log.info("compiled %s for %s", file.path.name, device, extra={"streams": streams, "precision": precision})
 

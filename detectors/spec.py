@@ -1,16 +1,27 @@
 """Which model to open and how, and the model's file; imports nothing heavy, so that settings can hold it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from schemas.errors import ConfigurationError
 
 SHIPPED = "codes"
 """The name of the model that comes with the package: a detector of machine-readable codes."""
 # Of models that do not say their own.
-_CONFIDENCE = 0.25
 _MODELS = Path(__file__).with_name("models")
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """How to read a model's output, unless somebody says otherwise.
+
+    `confidence`: the least score of a detection. `iou`: of two boxes of a class that overlap more, the better one is kept.
+    """
+
+    confidence: float = 0.25
+    iou: float = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +35,7 @@ class ModelSpec:
     `f32`, the same boxes on every machine; `bf16`, `f16`; `int8`, the sibling `NAME.int8.xml`; or `auto`, the fastest of these that
     finds what `f32` finds, by measurement when a model is first opened on a machine. `compiled`: torch models go through
     `torch.compile`, which takes a minute at load. `image_size`: longer side of the canvas in pixels; None takes the model's own.
-    `confidence`, `iou` and `max_detections` hold for requests that do not say; a `confidence` of None is the model's own, where its
-    file says one, else 0.25.
+    `confidence`, `iou` and `max_detections` hold for requests that do not say; None is what the model's file advises, else `Advice`.
     """
 
     path: str = SHIPPED
@@ -38,7 +48,7 @@ class ModelSpec:
     compiled: bool = False
     image_size: int | None = None
     confidence: float | None = None
-    iou: float = 0.7
+    iou: float | None = None
     max_detections: int = 300
 
     @property
@@ -51,10 +61,17 @@ class ModelSpec:
         """Where `path` leads: to the package's own file where it is the name of the model that comes with it."""
         return _MODELS / f"{SHIPPED}.onnx" if self.path == SHIPPED else Path(self.path)
 
-    def default_confidence(self, own: float | None = None) -> float:
-        """The least score for requests that do not say: `confidence`, else the model's `own`, else 0.25."""
-        said = (self.confidence, own, _CONFIDENCE)
-        return next(value for value in said if value is not None)
+    def advise(self, model: Advice | None = None) -> Advice:
+        """What holds for requests that do not say: `confidence` and `iou`, where they are None what the model advises."""
+        own = model or Advice()
+        return Advice(
+            own.confidence if self.confidence is None else self.confidence, own.iou if self.iou is None else self.iou
+        )
+
+    def taking(self, model: Advice) -> Self:
+        """This, with the model's advice where it says nothing itself."""
+        advice = self.advise(model)
+        return replace(self, confidence=advice.confidence, iou=advice.iou)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def load(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
         file, spec, trt, placement, cache_dir
     )
     engine = TorchEngine(
-        replace(spec, confidence=head.confidence),
+        spec.taking(head.advice),
         ModelInfo(
             name=spec.model_name,
             version=spec.version,
@@ -55,7 +55,7 @@ def load(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
             precision=target.precision,
             device=placement.name,
             canvas=head.canvas,
-            confidence=head.confidence,
+            advice=head.advice,
         ),
         placement,
         executor,

@@ -70,7 +70,7 @@ def load(spec: ModelSpec, *, compiler: str = "inductor") -> "TorchvisionEngine":
             precision=placement.precision,
             device=placement.name,
             canvas=find_canvas(network),
-            confidence=spec.default_confidence(),
+            advice=spec.advise(),
         ),
         placement,
         network,

@@ -60,7 +60,7 @@ def load(spec: ModelSpec, *, compiler: str = "inductor") -> "TorchEngine":
             precision=placement.precision,
             device=placement.name,
             canvas=(size, size),
-            confidence=spec.default_confidence(),
+            advice=spec.advise(),
         ),
         placement,
         compile_network(_undecoded(placement.adopt(network)), compiler if spec.compiled else None),

@@ -1,8 +1,8 @@
 """What an exported YOLO model says of itself, whichever library reads the file.
 
 ONNX files carry it in `metadata_props`, as Ultralytics' export writes it: `names` (the text of a dict from class id to label), `stride`
-and `imgsz` (the text of `[height, width]`). `sightstream package` adds `confidence`, the least score of a detection unless somebody asks
-for another; `sightstream_precision` is `f16` where our own export converted the network. OpenVINO IR carries the same keys under
+and `imgsz` (the text of `[height, width]`). `sightstream package` adds `confidence` and `iou`, which hold unless somebody says
+another; `sightstream_precision` is `f16` where our own export converted the network. OpenVINO IR carries the same keys under
 `rt_info["framework"]`, where OpenVINO's ONNX reader puts them and `openvino.save_model` keeps them. Labels may lie in `NAME.labels.txt`
 beside either.
 """
@@ -10,10 +10,10 @@ beside either.
 import ast
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from detectors.spec import ModelSpec, read_labels_file
+from detectors.spec import Advice, ModelSpec, read_labels_file
 from schemas.errors import ConfigurationError
 
 PRECISION_KEY = "sightstream_precision"
@@ -36,7 +36,7 @@ class Head:
 
     `canvas`: (width, height) of the largest input. `stride`: sides of smaller canvases are multiples of it; None where the input's size is
     fixed. `batch`: the number of images of a call where that is fixed, else None. `precision`: what the file says that it computes in; ""
-    where it says nothing. `confidence`: the least score for requests that do not say: what the spec says, else the file, else 0.25.
+    where it says nothing. `advice`: for requests that do not say: what the spec says, else the file, else the defaults.
     """
 
     labels: tuple[str, ...]
@@ -44,7 +44,7 @@ class Head:
     stride: int | None
     batch: int | None = None
     precision: str = ""
-    confidence: float = 0.25
+    advice: Advice = field(default_factory=Advice)
 
 
 def read_head(signature: Signature, path: Path, spec: ModelSpec) -> Head:
@@ -57,11 +57,11 @@ def read_head(signature: Signature, path: Path, spec: ModelSpec) -> Head:
     _check_shapes(signature, labels, path)
     batch, _, height, width = signature.images
     precision = metadata.get(PRECISION_KEY, "")
-    confidence = spec.default_confidence(_parse_score(metadata.get("confidence")))
+    advice = spec.advise(_parse_advice(metadata))
     if height is not None and width is not None:
-        return Head(labels, (width, height), None, batch, precision, confidence)
+        return Head(labels, (width, height), None, batch, precision, advice)
     height, width = _parse_sizes(metadata.get("imgsz")) if spec.image_size is None else (spec.image_size,) * 2
-    return Head(labels, (width, height), _parse_stride(metadata.get("stride")), batch, precision, confidence)
+    return Head(labels, (width, height), _parse_stride(metadata.get("stride")), batch, precision, advice)
 
 
 def _check_shapes(signature: Signature, labels: tuple[str, ...], path: Path) -> None:
@@ -99,8 +99,13 @@ def _parse_stride(text: str | None) -> int:
     return _DEFAULT_STRIDE
 
 
-def _parse_score(text: str | None) -> float | None:
+def _parse_advice(metadata: Mapping[str, str]) -> Advice:
+    said = {name: _parse_share(metadata.get(name)) for name in ("confidence", "iou")}
+    return Advice(**{name: share for name, share in said.items() if share is not None})
+
+
+def _parse_share(text: str | None) -> float | None:
     with suppress(ValueError):
-        score = float(text or "")
-        return score if 0 <= score <= 1 else None
+        share = float(text or "")
+        return share if 0 <= share <= 1 else None
     return None

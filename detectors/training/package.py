@@ -34,7 +34,7 @@ from schemas.records import DetectParameters
 
 MANIFEST = "manifest.json"
 # Average precision and thresholds look at the whole range of scores.
-_EVERYTHING = DetectParameters(confidence=0.001, iou=0.7, max_detections=300)
+_EVERYTHING = DetectParameters(confidence=0.001, max_detections=300)
 _COMPARED = 24
 
 Watch = Callable[[str], object]
@@ -46,7 +46,8 @@ class PackageRequest:
     """What to package. `source`: a run's folder, whose best checkpoint is taken, or a checkpoint.
 
     The default score for detections is `confidence`, else the lowest at which `precision` of what is detected in the data set `data` is
-    right, or none. `report`: what `sightstream evaluate --json` wrote of the packaged model. `calibration`: pictures for an 8-bit
+    right, or none. `iou`: of two boxes of a class that overlap more, the better one is kept by default. `report`: what
+    `sightstream evaluate --json` wrote of the packaged model. `calibration`: pictures for an 8-bit
     sibling. `about`: a file of Markdown for the card: what nobody can measure.
     """
 
@@ -57,6 +58,7 @@ class PackageRequest:
     data: Path | None = None
     precision: float = 0.99
     confidence: float | None = None
+    iou: float = 0.6
     report: Path | None = None
     calibration: Path | None = None
     licence: str = ""
@@ -129,6 +131,7 @@ def _metadata(request: PackageRequest, checkpoint: Checkpoint) -> dict[str, str]
         "names": str(dict(enumerate(checkpoint.names))),
         "stride": str(STRIDE),
         "imgsz": f"[{size}, {size}]",
+        "iou": f"{request.iou:g}",
         "licence": request.licence,
         "data_digest": checkpoint.data_digest,
     }

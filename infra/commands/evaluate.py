@@ -47,7 +47,7 @@ _OPTIONS = [
     click.option("--baseline", type=_FILE, help="Compare with figures that --json wrote, on the same annotations."),
     click.option("--max-regression", type=_SHARE, help="Fail if an mAP, of all or of a class, fell by more."),
     click.option("--confidence", type=_SHARE, default=0.001, show_default=True),
-    click.option("--iou", type=_SHARE, default=0.7, show_default=True, help="Of suppression."),
+    click.option("--iou", type=_SHARE, help="Of suppression. Default: the model's own."),
     click.option("--max-det", type=click.IntRange(1), default=300, show_default=True),
     click.option("--device", help="Over model.device."),
     click.option("--precision", help="Over model.precision."),

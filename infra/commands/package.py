@@ -35,6 +35,13 @@ _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--confidence", type=click.FloatRange(0, 1), help="The threshold itself: none is chosen.")
 @click.option(
+    "--iou",
+    type=click.FloatRange(0, 1),
+    default=0.6,
+    show_default=True,
+    help="Boxes of a class that overlap more: one is kept.",
+)
+@click.option(
     "--report", type=_FILE, help="What `evaluate --json` wrote of the packaged model: metrics for card and manifest."
 )
 @click.option("--int8", is_flag=True, help="Also an 8-bit sibling for OpenVINO; needs --calibration.")

@@ -12,7 +12,7 @@ from detectors.base import Detector, Image
 from detectors.cache import CachedDetector, MemoryStore
 from detectors.curve import LatencyCurve, PacedDetector
 from detectors.registry import open_detector
-from detectors.spec import SHIPPED, ModelSpec, read_model
+from detectors.spec import SHIPPED, Advice, ModelSpec, read_model
 from infra.settings import load
 from schemas.records import DetectParameters
 from tests.support.images import photograph
@@ -22,11 +22,11 @@ CLASSES = ("qr", "datamatrix", "barcode", "marker")
 BACKENDS = ("openvino", "onnxruntime")
 
 
-def advising(path: Path, confidence: str) -> Path:
-    """The tiny network, whose file advises a threshold."""
+def advising(path: Path, confidence: str, iou: str = "") -> Path:
+    """The tiny network, whose file advises thresholds."""
     model = onnx.load(write_tiny_yolo(path))
     said = {entry.key: entry.value for entry in model.metadata_props}
-    helper.set_model_props(model, said | {"confidence": confidence})
+    helper.set_model_props(model, said | {"confidence": confidence, "iou": iou})
     onnx.save(model, path)
     return path
 
@@ -71,7 +71,7 @@ def test_a_file_that_advises_a_threshold_is_heard_unless_somebody_says_another(t
     assert (every > 0.95).any()
     for given, expected in ((None, 0.9), (0.95, 0.95)):
         detector = opened(backend, path, given)
-        assert detector.model.confidence == expected
+        assert detector.model.advice == Advice(expected, 0.7)
         np.testing.assert_allclose(scores(detector), every[every > expected], atol=1e-6)
         detector.close()
     detector = opened(backend, path)
@@ -79,10 +79,19 @@ def test_a_file_that_advises_a_threshold_is_heard_unless_somebody_says_another(t
     detector.close()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_file_that_advises_how_far_boxes_may_overlap_is_heard_too(tmp_path: Path, backend: str) -> None:
+    detector = opened(backend, advising(tmp_path / "tiny.onnx", "0.1", "0.0"))
+    assert detector.model.advice == Advice(0.1, 0.0)
+    own, asked, loose = (len(scores(detector, DetectParameters(iou=iou))) for iou in (None, 0.0, 1.0))
+    assert own == asked < loose
+    detector.close()
+
+
 @pytest.mark.parametrize("nonsense", ["", "often", "7", "nan"])
 def test_a_threshold_that_is_none_is_as_if_there_were_none(tmp_path: Path, nonsense: str) -> None:
     detector = opened("openvino", advising(tmp_path / "tiny.onnx", nonsense))
-    assert detector.model.confidence == 0.25
+    assert detector.model.advice.confidence == 0.25
     detector.close()
 
 

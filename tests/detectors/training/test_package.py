@@ -164,7 +164,7 @@ def test_the_model_says_all_that_a_backend_asks_for(packaged: tuple[Path, Result
     assert (said["names"], said["stride"], said["imgsz"]) == ("{0: 'tile', 1: 'disc'}", "32", "[128, 128]")
     assert (said["licence"], said["data_digest"]) == ("Apache-2.0", "sha256:feed")
     detector = open_detector(ModelSpec(path=str(model), precision="f32"))
-    assert detector.model.confidence == float(said["confidence"])
+    assert detector.model.advice.confidence == float(said["confidence"])
     assert detector.model.canvas == (SIZE, SIZE)
     detector.close()
 
