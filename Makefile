@@ -26,7 +26,7 @@ check: $(VENV)/.dev ## Formatting, lint, types, layers
 test: $(VENV)/.dev ## The whole suite, on a real Apache Kafka
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-demo: $(VENV)/.runtime ## Photographs in, detections out: make demo MODEL=yolov8n.onnx [IMAGES=photos/]
+demo: $(VENV)/.runtime ## Pictures in, detections out: make demo [MODEL=yolov8n.onnx] [IMAGES=photos/]
 	@$(BIN)/sightstream demo $(if $(MODEL),--model '$(MODEL)') $(if $(IMAGES),--images '$(IMAGES)')
 
 bench: $(VENV)/.dev $(VENV)-quix/.installed ## All benchmarks, side by side with plain clients and Quix Streams
