@@ -1,4 +1,4 @@
-"""What must stand in the environment before torch is first imported; imports nothing."""
+"""What must stand in the environment for torch; imports nothing."""
 
 import os
 
@@ -10,3 +10,8 @@ def calm_threads() -> None:
     throughput on two cores. No effect once torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def fix_workspaces() -> None:
+    """Let cuBLAS give the same bits each time. It reads this when it is first used."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

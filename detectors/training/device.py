@@ -1,6 +1,5 @@
 """Where a network is trained and how finely, and what makes it the same each time there."""
 
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor
 from detectors.cores import usable_cores
 from detectors.spec import ModelSpec
 from detectors.torch_device import choose_placement, offered_precisions
+from detectors.torch_environment import fix_workspaces
 from detectors.training.network import Network
 from detectors.training.recipe import TrainingPlan
 from schemas.errors import ConfigurationError
@@ -75,8 +75,7 @@ class Device:
     def repeatable(self) -> Iterator[None]:
         """Within it, the same steps give the same bits on the same device. Denormal numbers are zero, which is faster, too."""
         before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
-        # cuBLAS reads it when it is first used; without it, it may not be repeatable.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        fix_workspaces()
         torch.use_deterministic_algorithms(mode=True)
         # It is meant to find bugs, and costs time at every allocation.
         torch.utils.deterministic.fill_uninitialized_memory = False
