@@ -44,7 +44,7 @@ model: $(VENV)/.dev ## The shipped detector anew, from nothing but this reposito
 	$(PACKAGE_CODES)
 	$(BIN)/sightstream evaluate --model codes --data $(CODES)/data/test --json $(CODES)/shipped.json
 	$(BIN)/sightstream evaluate --model $(CODES)/package/codes.onnx --data $(CODES)/data/test --json $(CODES)/test.json \
-		--pictures $(CODES)/package --baseline $(CODES)/shipped.json --max-regression 0.02 --min map50=0.97 --min map50_95=0.88
+		--pictures $(CODES)/package --baseline $(CODES)/shipped.json --max-regression 0.02
 	$(PACKAGE_CODES) --report $(CODES)/test.json
 
 # The threshold is chosen on pictures that were neither trained nor tested on.

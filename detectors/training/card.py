@@ -37,7 +37,7 @@ def _threshold(threshold: Threshold | None, metrics: Mapping[str, Any] | None) -
     if threshold is None:
         return "None was chosen: detections need the engine's default score of 0.25 unless a request says another."
     said = f"Detections need a score of {threshold.confidence:g} unless a request says another. "
-    if threshold.wanted is None:
+    if threshold.precision is None:
         return said + "It was given by hand."
     judged = metrics is not None and metrics["annotations"] == threshold.data
     same = (
@@ -45,8 +45,13 @@ def _threshold(threshold: Threshold | None, metrics: Mapping[str, Any] | None) -
         if judged
         else ""
     )
+    chosen = (
+        "where F1, the harmonic mean of precision and recall, is best"
+        if threshold.wanted is None
+        else f"the lowest score at which {threshold.wanted:.0%} of what is detected is right"
+    )
     return said + (
-        f"It is the lowest score at which {threshold.wanted:.0%} of what is detected is right, on {threshold.images} labelled pictures "
+        f"It is {chosen}, on {threshold.images} labelled pictures "
         f"(annotations `{threshold.data}`): there, precision {_share(threshold.precision)} and recall {_share(threshold.recall)}.{same}"
     )
 

@@ -18,8 +18,8 @@ _SLICE = ("slicing", "name", "objects", "map50", "map50_95", "recall")
 class Threshold:
     """The score that detections need unless somebody asks for another.
 
-    Where it was chosen by measurement: `wanted`, the precision that it should reach; `precision` and `recall`, what it reached on
-    `images` pictures with the annotations of `data`. Otherwise it was given, and these are None.
+    Where it was chosen by measurement: `wanted`, the precision that it should reach, None for the best F1; `precision` and `recall`,
+    what it reached on `images` pictures with the annotations of `data`. Otherwise it was given, and the rest is None.
     """
 
     confidence: float

@@ -12,8 +12,9 @@ from typing import Any
 
 from detectors.base import Image
 from detectors.evaluation import evaluate
+from detectors.evaluation_matching import Matches
 from detectors.evaluation_run import predict
-from detectors.evaluation_threshold import confidence_for_precision
+from detectors.evaluation_threshold import OperatingPoint, confidence_for_f1, confidence_for_precision
 from detectors.evaluation_truth import ANNOTATIONS, find_images, match_classes, read_truth
 from detectors.export import ExportRequest, export_model
 from detectors.image_files import load_files
@@ -45,10 +46,10 @@ Watch = Callable[[str], object]
 class PackageRequest:
     """What to package. `source`: a run's folder, whose best checkpoint is taken, or a checkpoint.
 
-    The default score for detections is `confidence`, else the lowest at which `precision` of what is detected in the data set `data` is
-    right, or none. `iou`: of two boxes of a class that overlap more, the better one is kept by default. `report`: what
-    `sightstream evaluate --json` wrote of the packaged model. `calibration`: pictures for an 8-bit
-    sibling. `about`: a file of Markdown for the card: what nobody can measure.
+    The default score for detections is `confidence`, else chosen on the data set `data`: the lowest at which `precision` of what is
+    detected is right, or where F1 is best if that is None. `iou`: of two boxes of a class that overlap more, the better one is kept by
+    default. `report`: what `sightstream evaluate --json` wrote of the packaged model. `calibration`: pictures for an 8-bit sibling.
+    `about`: a file of Markdown for the card: what nobody can measure.
     """
 
     source: Path
@@ -56,7 +57,7 @@ class PackageRequest:
     name: str
     version: str = ""
     data: Path | None = None
-    precision: float = 0.99
+    precision: float | None = None
     confidence: float | None = None
     iou: float = 0.6
     report: Path | None = None
@@ -152,14 +153,27 @@ def _choose_threshold(request: PackageRequest, model: Path, policy: ImagePolicy,
     finally:
         detector.close()
     matches = evaluate(truth, found.image_ids, found.boxes, classes).matches
-    point = confidence_for_precision(matches, request.precision)
-    if point is None:
-        raise ConfigurationError(
-            f"at no score {request.precision:.0%} of what is detected in {request.data} is right: a lower --threshold-precision may do"
-        )
+    point = _choose_point(matches, request)
     # Downwards: the engine keeps what scores more.
     confidence = math.floor(point.confidence * 1000) / 1000
     return Threshold(confidence, request.precision, point.precision, point.recall, len(found.image_ids), truth.digest)
+
+
+def _choose_point(matches: Matches, request: PackageRequest) -> OperatingPoint:
+    if request.precision is not None:
+        point = confidence_for_precision(matches, request.precision)
+        if point is None:
+            raise ConfigurationError(
+                f"at no score {request.precision:.0%} of what is detected in {request.data} is right: a lower --threshold-precision may do"
+            )
+        return point
+    confidence = confidence_for_f1(matches)
+    precision, recall = matches.precision_and_recall(confidence)
+    if not precision or not recall:
+        raise ConfigurationError(
+            f"nothing that is detected in {request.data} is right: there is no threshold to choose"
+        )
+    return OperatingPoint(confidence, precision, recall)
 
 
 def _pictures(request: PackageRequest, policy: ImagePolicy) -> dict[str, Image]:

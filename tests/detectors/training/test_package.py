@@ -191,6 +191,8 @@ def test_metrics_come_from_a_report_on_this_very_model_and_on_no_other(
     told = Threshold(0.5, 0.99, 0.995, 0.9, 4, manifest["metrics"]["annotations"])
     flattered = replace(MANIFEST, threshold=told, metrics=manifest["metrics"])
     assert "which flatters precision and recall" in write_card(flattered, 1)
+    best = write_card(replace(flattered, threshold=replace(told, wanted=None)), 1)
+    assert "where F1, the harmonic mean of precision and recall, is best, on 4 labelled pictures" in best
     assert "which flatters" not in write_card(replace(flattered, threshold=replace(told, data="sha256:other")), 1)
     other = sightstream("package", run, "--out", tmp_path / "other", "--confidence", 0.9, "--report", report)
     assert other.exit_code == 2
