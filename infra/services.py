@@ -90,14 +90,14 @@ def retries(settings: Settings, publisher: Publisher) -> Run:
     return threaded(forwarder.run, "retries")
 
 
-def parquet(settings: Settings, publisher: Publisher, health: Health) -> Run:
-    """The Parquet sink, in a thread: results into the lake of `settings`."""
+def parquet(settings: Settings, publisher: Publisher, health: Health, catch_up_s: float = 0.0) -> Run:
+    """The Parquet sink, in a thread: results into the lake of `settings`. `catch_up_s`: see `DeliveryPolicy`."""
     group, instance = _member(settings, PARQUET)
     delivery = Delivery(
         settings.connection,
         publisher,
         ParquetSink(settings.parquet),
-        DeliveryPolicy(stage=PARQUET),
+        DeliveryPolicy(stage=PARQUET, catch_up_s=catch_up_s),
         MembershipPolicy(group=group, instance_id=instance),
     )
     health.must_be_ready(PARQUET, delivery.complaint)

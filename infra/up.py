@@ -17,6 +17,9 @@ from infra.telemetry import Health
 from infra.topics import TopicAdmin
 from infra.wiring import open_publisher
 
+# An embedded broker ends with the process, and with it what the sink has not read.
+_CATCH_UP_S = 10.0
+
 
 @contextmanager
 def kafka_for(settings: Settings, kafka: str) -> Iterator[Settings]:
@@ -52,7 +55,7 @@ async def run_everything(
         follow, add_routes = services.notifier(settings, health)
         # In the order in which they end: what the worker still writes, the sink and the notifier still carry on.
         parts = services.working_parts(settings, publisher, detector, health)
-        parts |= {"parquet": services.parquet(settings, publisher, health), "notifier": follow}
+        parts |= {"parquet": services.parquet(settings, publisher, health, _CATCH_UP_S), "notifier": follow}
         async with serving(build(health, add_routes), settings.http) as url:
             bootstrap = settings.kafka.bootstrap
             tell(f"Kafka at {bootstrap}, HTTP at {url}, Parquet in {settings.parquet.directory.absolute()}")

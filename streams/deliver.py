@@ -28,13 +28,18 @@ _RETRY_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPolicy:
-    """`stage` names the sink in dead letters, metrics and failpoints; `records` is the most that is taken at once."""
+    """`stage` names the sink in dead letters, metrics and failpoints; `records` is the most that is taken at once.
+
+    `catch_up_s`: at a stop, so long at most it goes on to what was in the log by then. 0 where the log outlives the process: the next
+    one reads on.
+    """
 
     stage: str
     records: int = 5_000
     poll_s: float = 0.2
     tick_s: float = 1.0
     dead_letter_timeout_s: float = 60.0
+    catch_up_s: float = 0.0
 
 
 class Delivery:
@@ -62,6 +67,7 @@ class Delivery:
         self._waiting: deque[tuple[Partition, list[Message]]] = deque()
         self._unopened: set[Partition] = set()
         self._positions: dict[Partition, int] = {}  # of open partitions: the next offset to commit
+        self._read: dict[Partition, int] = {}  # of the same: the next offset to read
         self._refused: dict[Partition, str] = {}
         self._held_until = 0.0
         self._held_for: str | None = None
@@ -83,6 +89,7 @@ class Delivery:
         try:
             while not stop.is_set():
                 self.poll(self._policy.poll_s)
+            self._catch_up()
             self._drain()
         finally:
             self.close()
@@ -139,6 +146,7 @@ class Delivery:
             partition = Partition(*place)
             if partition in self._positions:
                 self._waiting.append((partition, run))
+                self._read[partition] = int(run[-1].offset()) + 1
                 metrics.CONSUMED.labels(partition.topic, self._member.group).inc(len(run))
 
     def _decode(self, partition: Partition, messages: Sequence[Message]) -> ResultRun:
@@ -192,7 +200,7 @@ class Delivery:
                 self._refused[partition] = str(error)
             else:
                 self._member.read_from(partition, position)
-                self._positions[partition] = position
+                self._positions[partition] = self._read[partition] = position
             self._unopened.discard(partition)
             self._member.commit(self._positions)
 
@@ -217,6 +225,7 @@ class Delivery:
         for partition in partitions:
             self._sink.close(partition)
             self._positions.pop(partition, None)
+            self._read.pop(partition, None)
             self._refused.pop(partition, None)
         self._unopened -= partitions
         self._waiting = deque(item for item in self._waiting if item[0] not in partitions)
@@ -227,6 +236,20 @@ class Delivery:
         self._held_for = why
         self._held_until = self._now() + retry_after_s
         self._member.hold(held=True)
+
+    def _catch_up(self) -> None:
+        deadline = self._now() + self._policy.catch_up_s
+        try:
+            ends = (
+                {place: self._member.extent(place).latest for place in self._positions}
+                if self._policy.catch_up_s
+                else {}
+            )
+        except KafkaException as error:
+            log.warning("leaves without what may still be in the log: %s", error)
+            return
+        while self._now() < deadline and any(self._read.get(place, end) < end for place, end in ends.items()):
+            self.poll(self._policy.poll_s)
 
     def _drain(self) -> None:
         try:

@@ -96,6 +96,13 @@ def test_unreadable_records_are_dead_letters_and_tombstones_are_nothing(scene: S
     assert {(letter.stage, letter.code, letter.value) for letter in letters} == {("parquet", "avro_unreadable", BROKEN)}
 
 
+def test_where_the_log_ends_with_the_process_it_is_read_to_its_end_first(scene: Scene) -> None:
+    scene.put(fresh(640))
+    with scene.running(records=10, catch_up_s=30.0) as running:
+        eventually(lambda: len(running.delivery.positions) == 4, "all partitions are open")
+    assert scene.settled()
+
+
 def test_stopping_makes_safe_what_was_taken(scene: Scene) -> None:
     scene.put(fresh(200))
     sink = scene.sink(max_rows=10_000, max_age_s=3600.0)
