@@ -126,7 +126,8 @@ def _tell(summary: "Summary", settings: Settings) -> None:
     click.echo(f"throughput     {summary.images / summary.seconds:.1f} images/s with {settings.model.model_name}")
     if summary.p50_ms is not None and summary.p95_ms is not None:
         click.echo(f"latency        p50 {summary.p50_ms:.0f} ms, p95 {summary.p95_ms:.0f} ms, all published at once")
-    click.echo(f"Parquet        {summary.lake} ({summary.rows} rows)")
+    extra = f", {summary.extra} of them at every score, for mAP50" if summary.extra else ""
+    click.echo(f"Parquet        {summary.lake} ({summary.rows} rows{extra})")
     if not summary.complete:
         click.echo("not every image has its outcome in Parquet: see the log above", err=True)
 
