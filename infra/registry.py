@@ -146,12 +146,17 @@ def _register(client: SchemaRegistryClient, topics: Topics) -> dict[str, int]:
 
 def _guard(client: SchemaRegistryClient, subject: str) -> bool:
     """Have the registry refuse incompatible versions of a subject. False where it must have a version first."""
-    try:
-        client.set_compatibility(subject, COMPATIBILITY)
-    except SchemaRegistryError as error:
-        if error.http_status_code != 404:
-            raise
-        return False
+    for again in (True, False):
+        try:
+            client.set_compatibility(subject, COMPATIBILITY)
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                return False
+            # Apicurio's answer where another process makes the rule at this moment: it is there now, and can be set.
+            if error.http_status_code != 409 or not again:
+                raise
+        else:
+            break
     return True
 
 

@@ -96,6 +96,8 @@ def load(batches: Dataset[Any], numbers: Sequence[int], workers: int, *, pin: bo
         num_workers=workers,
         prefetch_factor=3 if workers else None,
         worker_init_fn=_start_worker,
+        # Not by a fork of this process, whose threads may hold locks at that moment.
+        multiprocessing_context="forkserver" if workers else None,
         pin_memory=pin,
     )
     return iter(loader)

@@ -172,6 +172,12 @@ async def test_a_start_without_an_answer_may_be_tried_again(fake: FakeRegistry, 
         await opened(fake)
 
 
+async def test_a_rule_that_another_process_makes_at_the_same_moment_is_as_good(fake: FakeRegistry) -> None:
+    fake.raced = True
+    codec = Codec(await opened(fake))
+    assert codec.decode(codec.encode(REF), ImageRef) == REF
+
+
 @pytest.mark.parametrize("trouble", ["401", "409", "422"])
 async def test_a_start_that_the_registry_refuses_is_for_the_operator(fake: FakeRegistry, trouble: str) -> None:
     fake.trouble = trouble

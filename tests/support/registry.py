@@ -15,10 +15,12 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class FakeRegistry:
-    """`trouble` None works; `hung`, `reset`, `nonsense`, `list`, `empty` or a status do not. `slept` is for a client's pauses."""
+    """`trouble` None works; `hung`, `reset`, `nonsense`, `list`, `empty` or a status do not. `slept` is for a client's pauses.
+    `raced`: the first to make a subject's rule learns that somebody else just did."""
 
     trouble: str | None = None
     id_per_subject: bool = False
+    raced: bool = False
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
     authorization: set[str | None] = field(default_factory=set)
@@ -54,6 +56,8 @@ class FakeRegistry:
                 return _problem(404, 40403) if schema is None else web.json_response({"schema": schema})
             case ["subjects", _, "versions"]:
                 return web.json_response({"id": self._register(json.loads(await request.text())["schema"])})
+            case ["config", _] if self.raced and self.asked[f"PUT {request.path}"] == 1:
+                return _problem(409, 0)
             case ["config", _]:
                 return web.json_response(await request.json())
         return _problem(404, 404)
