@@ -17,6 +17,7 @@ channels = 32
 head_convs = 1
 [training]
 steps = 260
+workers = 0
 batch_size = 16
 image_sizes = [128]
 learning_rate = 4e-3

@@ -117,8 +117,8 @@ def test_a_batch_depends_on_seed_and_step_alone(squares: Dataset, tmp_path: Path
     recipe = tiny_recipe(tmp_path, steps=6)
     alone = [TrainingBatches(squares.pictures, recipe)[step] for step in (3, 5, 3)]
     assert bool((alone[0].pixels == alone[2].pixels).all())
-    by_workers = list(load(TrainingBatches(squares.pictures, recipe), range(3, 6), workers=2))
-    for one, other in zip((alone[0], alone[1]), (by_workers[0], by_workers[2]), strict=True):
+    in_order = list(load(TrainingBatches(squares.pictures, recipe), range(3, 6), workers=0))
+    for one, other in zip((alone[0], alone[1]), (in_order[0], in_order[2]), strict=True):
         assert bool((one.pixels == other.pixels).all())
         assert [t.boxes.tolist() for t in one.targets] == [t.boxes.tolist() for t in other.targets]
     another = TrainingBatches(squares.pictures, tiny_recipe(tmp_path, steps=6, seed=1))[3]
