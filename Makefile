@@ -38,7 +38,7 @@ bench-engine: $(VENV)/.dev ## The detection engine beside Ultralytics and bare O
 bench-codes: $(VENV)/.dev ## The shipped detector on real pictures, beside OpenCV's detectors and with a decoder
 	$(BIN)/python -m tests.benchmarks codes codes-reading engine-codes $(ARGS)
 
-model: $(VENV)/.dev ## The shipped detector anew, from nothing but this repository: about 100 minutes on two cores
+model: $(VENV)/.dev ## The shipped detector anew, from nothing but this repository: about an hour and a half on two cores
 	$(BIN)/sightstream data synth $(CODES)/data --split train=24000 --split val=1000 --split test=1000 --backgrounds infra/demo_photos
 	$(BIN)/sightstream train detectors/training/recipes/codes.toml --data $(CODES)/data --out $(CODES)/run
 	$(PACKAGE_CODES)

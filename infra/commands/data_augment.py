@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from infra.commands.data_options import PLACE
 from infra.commands.data_tables import table_of_splits
 from infra.progress import progress
 from infra.settings import Settings
@@ -45,13 +46,7 @@ _SHARE = click.FloatRange(0, 1)
 @click.option("--blur", type=_SHARE, default=0.1, show_default=True, help="Share of copies out of focus.")
 @click.option("--noise", type=_SHARE, default=0.15, show_default=True, help="Share of copies with noise.")
 @click.option("--jpeg", type=_SHARE, default=0.1, show_default=True, help="Share of copies that are compressed hard.")
-@click.option(
-    "--place",
-    type=click.Choice(["copy", "hardlink", "symlink"]),
-    default="copy",
-    show_default=True,
-    help="How the pictures themselves get into OUT.",
-)
+@PLACE
 @click.pass_context
 def command(context: click.Context, /, source: Path, out: Path, place: Any, **given: Any) -> None:
     """Write OUT, a new folder: DATASET and changed copies of its pictures, of those in train/ alone where it has splits.

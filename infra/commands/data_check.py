@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from infra.commands.data_options import NEAR
 from infra.commands.data_tables import align
 from infra.progress import progress
 from infra.settings import Settings
@@ -20,15 +21,7 @@ _SHOWN = 10
 
 @click.command("check")
 @click.argument("source", metavar="DATASET", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--near",
-    "near_bits",
-    type=click.IntRange(0, 16),
-    default=6,
-    show_default=True,
-    metavar="BITS",
-    help="Pictures are nearly the same whose perceptual hashes (64 bits) differ in at most so many.",
-)
+@NEAR
 @click.option(
     "--tiny",
     "tiny_px",

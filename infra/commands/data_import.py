@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from infra.command_values import PAIR
+from infra.commands.data_options import PLACE
 from infra.commands.data_tables import table_of_splits
 from infra.progress import progress
 
@@ -19,13 +20,7 @@ from infra.progress import progress
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Where they are. Default: where SOURCE, or the layout usual for its format, has them.",
 )
-@click.option(
-    "--place",
-    type=click.Choice(["copy", "hardlink", "symlink"]),
-    default="copy",
-    show_default=True,
-    help="How pictures get into OUT.",
-)
+@PLACE
 @click.option(
     "--names",
     metavar="FILE|A,B,...",

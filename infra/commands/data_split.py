@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from infra.commands.data_options import NEAR, PLACE
 from infra.commands.data_tables import table_of_splits
 from infra.progress import progress
 from infra.settings import Settings
@@ -25,22 +26,8 @@ from infra.settings import Settings
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="The same pictures are divided alike by the same seed."
 )
-@click.option(
-    "--near",
-    "near_bits",
-    type=click.IntRange(0, 16),
-    default=6,
-    show_default=True,
-    metavar="BITS",
-    help="Pictures stay together whose perceptual hashes (64 bits) differ in at most so many.",
-)
-@click.option(
-    "--place",
-    type=click.Choice(["copy", "hardlink", "symlink"]),
-    default="copy",
-    show_default=True,
-    help="How pictures get into OUT.",
-)
+@NEAR
+@PLACE
 @click.pass_context
 def command(context: click.Context, /, source: Path, out: Path, place: Any, **given: Any) -> None:
     """Divide DATASET into OUT/train, OUT/val and OUT/test, each class by the same shares, the rarest first.

@@ -16,21 +16,7 @@ from detectors.training.dataset import Label, Picture, write_dataset
 from infra.cli import group
 from schemas.records import DetectParameters
 from tests.support.images import encode, photograph
-from tests.support.models import LABELS, write_tiny_yolo
-
-
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    return write_tiny_yolo(tmp_path / "tiny.onnx")
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    directory = tmp_path / "pictures"
-    directory.mkdir()
-    for number in range(3):
-        (directory / f"{number}.png").write_bytes(encode(photograph(number, 160, 128), "PNG"))
-    return directory
+from tests.support.models import LABELS
 
 
 @pytest.fixture
