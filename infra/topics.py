@@ -78,7 +78,12 @@ def config_of(topic: Topic, replication: int) -> Mapping[str, str]:
     Results get the broker's time: it is what the Parquet sink's dates come from, and must not go back or jump with clients'
     clocks. With three replicas or more a write is confirmed by two.
     """
-    config = {"cleanup.policy": "delete", "retention.ms": str(int(topic.retention.total_seconds() * 1000))}
+    kept_ms = str(int(topic.retention.total_seconds() * 1000))
+    config = (
+        {"cleanup.policy": "compact", "delete.retention.ms": kept_ms}
+        if topic.compacted
+        else {"cleanup.policy": "delete", "retention.ms": kept_ms}
+    )
     if topic.record == "DetectionResult":
         config["message.timestamp.type"] = "LogAppendTime"
     if replication >= 3:

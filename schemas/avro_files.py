@@ -6,7 +6,16 @@ from importlib.resources import files
 from typing import Any
 
 # Append only: a schema's position is its id wherever no registry hands ids out. A new version of a record is a new line.
-ORDER: tuple[str, ...] = ("ImageRef.v1", "DetectionResult.v1", "DeadLetter.v1")
+ORDER: tuple[str, ...] = (
+    "ImageRef.v1",
+    "DetectionResult.v1",
+    "DeadLetter.v1",
+    "Batch.v1",
+    "Deletion.v1",
+    "ApiKey.v1",
+    "WorkerProgress.v1",
+    "AuditEvent.v1",
+)
 
 
 @cache

@@ -21,6 +21,7 @@ from fastavro.validation import validate
 from numpy.typing import NDArray
 
 from schemas import arrow, avro_files, columnar
+from schemas.control import ApiKey, AuditEvent, Batch, Deletion, WorkerProgress
 from schemas.errors import Reason, RejectedError
 from schemas.records import DeadLetter, DetectionResult, ImageRef
 
@@ -29,7 +30,8 @@ _RECORD_BY_RECORD = 8
 
 FRAME = struct.Struct(">bI")
 
-Record = TypeVar("Record", ImageRef, DetectionResult, DeadLetter)
+AnyRecord = ImageRef | DetectionResult | DeadLetter | Batch | Deletion | ApiKey | WorkerProgress | AuditEvent
+Record = TypeVar("Record", ImageRef, DetectionResult, DeadLetter, Batch, Deletion, ApiKey, WorkerProgress, AuditEvent)
 RunType = type[ImageRef] | type[DetectionResult]
 
 _ARROW: dict[str, pa.Schema] = {"ImageRef": arrow.IMAGE_REF, "DetectionResult": arrow.DETECTION_RESULT}
@@ -69,7 +71,7 @@ class DecodedRun:
 
 
 class Codec:
-    """Encodes and decodes the three records. Thread-safe. Readers resolve any writer's schema to this release's."""
+    """Encodes and decodes all records. Thread-safe. Readers resolve any writer's schema to this release's."""
 
     def __init__(self, schemas: SchemaIds) -> None:
         self._schemas = schemas
@@ -82,7 +84,7 @@ class Codec:
         """The five bytes before each value of `record` that this release writes."""
         return FRAME.pack(0, self._schemas.id_of(record))
 
-    def encode(self, record: ImageRef | DetectionResult | DeadLetter) -> bytes:
+    def encode(self, record: AnyRecord) -> bytes:
         """One framed value. Raises ValueError or TypeError where a field does not hold what its schema says."""
         name = type(record).__name__
         out = io.BytesIO()

@@ -11,13 +11,17 @@ RETRY_DELAYS = {"10s": timedelta(seconds=10), "1m": timedelta(minutes=1), "10m":
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it is created: `record` names the Avro record of its values, `key` says what its keys are."""
+    """A topic as it is created: `record` names the Avro record of its values, `key` says what its keys are.
+
+    `compacted`: the last record of each key stays for good; `retention` is then how long a tombstone is seen.
+    """
 
     name: str
     record: str
     key: str
     partitions: int
     retention: timedelta
+    compacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,31 @@ class Topics:
         return f"{self.prefix}dead-letters"
 
     @property
+    def batches(self) -> str:
+        """What was submitted together."""
+        return f"{self.prefix}batches"
+
+    @property
+    def deletions(self) -> str:
+        """What is to be forgotten."""
+        return f"{self.prefix}deletions"
+
+    @property
+    def keys(self) -> str:
+        """API keys."""
+        return f"{self.prefix}keys"
+
+    @property
+    def progress(self) -> str:
+        """How far workers have taken the lanes."""
+        return f"{self.prefix}progress"
+
+    @property
+    def audit(self) -> str:
+        """Who did what."""
+        return f"{self.prefix}audit"
+
+    @property
     def retries(self) -> dict[str, timedelta]:
         """Retry topic -> how long a record waits in it, in the order in which a record passes through them."""
         return {f"{self.prefix}images.retry.{name}": delay for name, delay in RETRY_DELAYS.items()}
@@ -64,4 +93,9 @@ class Topics:
             Topic(self.detections, "DetectionResult", key, partitions, 30 * _DAY),
             *(Topic(name, "ImageRef", key, 1, 7 * _DAY) for name in self.retries),
             Topic(self.dead_letters, "DeadLetter", "the original record's key", 1, 90 * _DAY),
+            Topic(self.batches, "Batch", "tenant/Batch.id", 1, 30 * _DAY, compacted=True),
+            Topic(self.deletions, "Deletion", "Deletion.image_id", 1, 90 * _DAY),
+            Topic(self.keys, "ApiKey", "ApiKey.id", 1, 30 * _DAY, compacted=True),
+            Topic(self.progress, "WorkerProgress", "topic/partition", 1, _DAY, compacted=True),
+            Topic(self.audit, "AuditEvent", "AuditEvent.tenant", 1, 90 * _DAY),
         )

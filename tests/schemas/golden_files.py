@@ -8,6 +8,7 @@ from typing import Any
 
 from schemas import avro_files
 from schemas.codec import Codec, PackagedSchemas
+from schemas.control import ApiKey, AuditEvent, Batch, Deletion, WorkerProgress
 from schemas.records import (
     DeadLetter,
     Detection,
@@ -137,6 +138,78 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 first_failed_at=_FIRST,
                 failed_at=_LAST,
             ),
+        },
+    ),
+    "Batch": (
+        Batch,
+        {
+            "least": Batch(id="b"),
+            "usual": Batch(
+                id="batch-1",
+                tenant="acme",
+                images=1_000,
+                callback="https://example.org/done",
+                created_at=_DAY,
+                closed_at=_DAY,
+                attributes={"site": "north"},
+            ),
+            "edge": Batch(
+                id=_TEXT, tenant="", images=0, callback="", created_at=_FIRST, closed_at=_LAST, attributes={"": ""}
+            ),
+        },
+    ),
+    "Deletion": (
+        Deletion,
+        {
+            "least": Deletion(image_id="a"),
+            "usual": Deletion(image_id="0f8fad5bd9cb469fa16570867728950e", tenant="acme", deleted_at=_DAY),
+            "edge": Deletion(image_id=_TEXT, tenant="", deleted_at=_LAST),
+        },
+    ),
+    "ApiKey": (
+        ApiKey,
+        {
+            "least": ApiKey(id="k"),
+            "usual": ApiKey(
+                id="4f1c2a9b",
+                tenant="acme",
+                name="line 7",
+                secret_sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+                scopes=("submit", "read"),
+                created_at=_DAY,
+                expires_at=_DAY,
+                revoked_at=_DAY,
+            ),
+            "edge": ApiKey(id="", name=_TEXT, scopes=("",), created_at=_FIRST, expires_at=_LAST, revoked_at=_FIRST),
+        },
+    ),
+    "WorkerProgress": (
+        WorkerProgress,
+        {
+            "least": WorkerProgress(topic="images.online"),
+            "usual": WorkerProgress(
+                topic="images.online", partition=3, taken=123_456_789_012, group="sightstream", at=_DAY
+            ),
+            "edge": WorkerProgress(topic=_TEXT, partition=2**31 - 1, taken=2**63 - 1, group=_TEXT, at=_LAST),
+        },
+    ),
+    "AuditEvent": (
+        AuditEvent,
+        {
+            "least": AuditEvent(id="e"),
+            "usual": AuditEvent(
+                id="0f8fad5b",
+                at=_DAY,
+                tenant="acme",
+                subject="4f1c2a9b",
+                action="images.submit",
+                target="0f8fad5bd9cb469fa16570867728950e",
+                status=202,
+                address="192.0.2.7",
+                request_id="6ec0bd7f",
+                details={"bytes": "30000"},
+            ),
+            "edge": AuditEvent(id=_TEXT, at=_FIRST, status=-(2**31), details={_TEXT: ""}),
         },
     ),
 }
