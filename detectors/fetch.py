@@ -8,9 +8,9 @@ from typing import Self
 import aiohttp
 from yarl import URL
 
-from detectors.addresses import REFUSAL, RefusedAddressError, guarded_socket_factory
 from detectors.hosts import Hosts
 from detectors.policy import ImagePolicy
+from schemas.addresses import REFUSAL, RefusedAddressError, guarded_socket_factory
 from schemas.errors import BusyError, Reason, RejectedError
 
 _MAX_URL_LENGTH = 2048

@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 import yarl
 
-from detectors.addresses import REFUSAL, RefusedAddressError
 from detectors.fetch import HttpFetcher, map_http_error, parse_url
 from detectors.hosts import Hosts
 from detectors.policy import ImagePolicy
+from schemas.addresses import REFUSAL, RefusedAddressError
 from schemas.errors import BusyError, Reason, RejectedError
 from tests.support.image_host import QUICK, ImageHost, image_host
 

@@ -1,4 +1,4 @@
-"""Which network addresses an image may come from: decided on the address that is connected to, never on its name."""
+"""Which network addresses strangers may make us connect to: decided on the address that is connected to, never on its name."""
 
 import socket
 from collections.abc import Callable, Sequence

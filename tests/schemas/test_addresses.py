@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from detectors.addresses import RefusedAddressError, guarded_socket_factory, is_allowed
+from schemas.addresses import RefusedAddressError, guarded_socket_factory, is_allowed
 
 
 @pytest.mark.parametrize(
