@@ -6,3 +6,7 @@ ws_connections = Gauge("sightstream_ws_connections", "Clients of the notifier, w
 ws_sent_messages = Counter("sightstream_ws_sent_messages", "Messages written to clients.")
 ws_disconnects = Counter("sightstream_ws_disconnects", "Connections that ended, by close code.", ["code"])
 ws_queue_bytes = Gauge("sightstream_ws_queue_bytes", "Bytes that wait for clients.")
+waits = Gauge("sightstream_waits", "Images whose outcomes requests wait for, each once for every request.")
+waits_refused = Counter(
+    "sightstream_waits_refused", "Waits that ended at once because too many wait already, or the process ends."
+)
