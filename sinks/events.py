@@ -137,13 +137,24 @@ def _rest(batch: pa.RecordBatch) -> Iterator[str]:
         *(batch.column(name).to_pylist() for name in ("image_width", "image_height")),
         *(_milliseconds(batch.column(name)) for name in ("submitted_at", "completed_at")),
         batch.column("attributes").to_pylist(),
+        _timings(batch.column("timings")),
     )
-    for uri, lane, name, version, digest, width, height, submitted, completed, attributes in zip(*columns, strict=True):
+    for uri, lane, name, version, digest, width, height, submitted, completed, attributes, timings in zip(
+        *columns, strict=True
+    ):
         yield (
             f'"uri":{_quote(uri)},"lane":{_quote(lane)},"model":{{"name":{_quote(name)},"version":{_quote(version)},'
             f'"digest":{_quote(digest)}}},"image_width":{width},"image_height":{height},"submitted_at_ms":{submitted},'
-            f'"completed_at_ms":{completed},"attributes":{json.dumps(dict(attributes)) if attributes else "{}"}'
+            f'"completed_at_ms":{completed},"timings":{timings},'
+            f'"attributes":{json.dumps(dict(attributes)) if attributes else "{}"}'
         )
+
+
+def _timings(column: pa.StructArray) -> Iterator[str]:
+    """For each row the milliseconds of each stage, as JSON."""
+    stages = [field.name for field in column.type]
+    for values in zip(*(_numbers(column.field(stage), 3) for stage in stages), strict=True):
+        yield "{" + ",".join(f'"{stage}":{value}' for stage, value in zip(stages, values, strict=True)) + "}"
 
 
 def _milliseconds(column: pa.Array) -> list[int]:

@@ -2,15 +2,16 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import Codec, PackagedSchemas
-from schemas.records import EPOCH, DeadLetter, Detection, DetectionResult
+from schemas.records import EPOCH, DeadLetter, Detection, DetectionResult, Timings
 from sinks.base import Partition, ResultRun
 from sinks.events import Event, failure_event, result_events
 
@@ -19,6 +20,7 @@ PARTITION = Partition("detections", 3)
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 scores = st.floats(0, 1, width=32)
+stages = st.floats(0, 1e6, width=32)
 pixels = st.floats(-10, 40_000, width=32)
 detections = st.builds(
     Detection, label=words, class_id=st.integers(0, 99), score=scores, x1=pixels, y1=pixels, x2=pixels, y2=pixels
@@ -35,6 +37,7 @@ results = st.builds(
     image_width=st.integers(0, 2**31 - 1),
     detections=st.lists(detections, max_size=4).map(tuple),
     submitted_at=st.integers(0, 10**12).map(lambda ms: EPOCH + timedelta(milliseconds=ms)),
+    timings=st.builds(Timings, wait_ms=stages, fetch_ms=stages, decode_ms=stages, inference_ms=stages),
     attributes=st.dictionaries(words, words, max_size=2),
 )
 
@@ -57,6 +60,7 @@ def test_columns_say_what_the_records_say(records: list[DetectionResult]) -> Non
             assert told[name] == getattr(record, name)
         assert told["model"]["name"] == record.model_name
         assert told["attributes"] == dict(record.attributes)
+        assert told["timings"] == pytest.approx(asdict(record.timings), abs=1e-3, rel=1e-3)
         assert told["submitted_at_ms"] == (record.submitted_at - EPOCH) // timedelta(milliseconds=1)
         assert (told["partition"], told["offset"]) == (3, 7 + n)
         assert len(told["detections"]) == len(record.detections)
