@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _END = KafkaError._PARTITION_EOF  # noqa: SLF001
 _TRUNCATED = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
 
+_PATIENCE_S = 0.2  # how late a request to stop is noticed
+
 
 class Feed(Protocol):
     """Who is told: `sinks.notifier.Hub`."""
@@ -46,12 +48,14 @@ class TailPolicy:
     """Where the tail starts and how much it takes at a time.
 
     `window_s`: how far before now it starts. `window_records`: the same per partition where the broker has nothing that new or knows no
-    timestamps. `run_records`: the most that is in memory decoded. `refresh_s`: how soon new partitions are noticed.
+    timestamps. `run_records`: the most that is in memory decoded. `gather_ms`: how long records after a first one gather into its run.
+    `refresh_s`: how soon new partitions are noticed.
     """
 
     window_s: float = 60.0
     window_records: int = 1_000
     run_records: int = 500
+    gather_ms: float = 5.0
     fetch_kbytes: int = 16_384
     refresh_s: float = 10.0
     request_timeout_s: float = 5.0
@@ -104,12 +108,19 @@ class Tail:
         try:
             while not self._stopping.is_set():
                 self._adopt(consumer)
-                self._hand_over(consumer, consumer.consume(self._policy.run_records, 0.2), desk)
+                self._hand_over(consumer, self._consume(consumer), desk)
                 if not opened and self._started and not self._behind:
                     desk.call(desk.feed.open)
                     opened = True
         finally:
             consumer.close()
+
+    def _consume(self, consumer: Consumer) -> list[Message]:
+        """What has come, soon after its first record: `consume` alone waits until its time is up or its count is full."""
+        first = consumer.poll(_PATIENCE_S)
+        if first is None:
+            return []
+        return [first, *consumer.consume(self._policy.run_records - 1, self._policy.gather_ms / 1000)]
 
     def _settings(self) -> dict[str, Any]:
         return {
