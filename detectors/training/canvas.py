@@ -20,10 +20,11 @@ FINER = 1.25
 
 _FLAT = Shape()
 _LEAST_SEEN = 0.5
-_LEAST_MODULE = {"qr": 0.8, "datamatrix": 0.9, "barcode": 0.55, "marker": 1.4}
+# Pixels of a module below which nobody could say what it is: it is not drawn then. Readers want two.
+_LEAST_MODULE = {"qr": 1.1, "datamatrix": 1.2, "barcode": 0.75, "marker": 1.6}
 _LEAST_SIDE = {"qr": 12.0, "datamatrix": 10.0, "barcode": 5.0, "marker": 10.0}
 # Blur that a code stands, in modules: a little, and at most. A linear code's bars may melt into grey; squares should leave a hint.
-_STANDS = {"qr": (0.8, 1.35), "datamatrix": (0.75, 1.2), "barcode": (0.9, 1.7), "marker": (0.8, 1.3)}
+_STANDS = {"qr": (0.7, 1.05), "datamatrix": (0.65, 0.95), "barcode": (0.8, 1.35), "marker": (0.75, 1.2)}
 
 
 @dataclass(slots=True)

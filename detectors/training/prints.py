@@ -63,6 +63,8 @@ def cover(draws: Draws, code: Code, length: float) -> Coverage:
     size = max(2, round(columns * module)), max(2, round(rows * module))
     per = int(np.clip(np.ceil(2 * module), 4, 10))
     style = pick(draws, _STYLES[code.name])
+    if style == "dots" and code.name == "qr" and min(rows, columns) < _LEAST_DOTTED_QR:
+        style = "plain"
     if style == "dots":
         ink = _cover_dots(draws, code, per)
     else:
@@ -80,15 +82,15 @@ def print_code(draws: Draws, name: str, length: float, stock: Stock) -> Block:
     code = draw_code(draws, name)
     ink = cover(draws, code, length)
     module = ink.shape[1] / code.modules.shape[1]
-    if not code.linear and name != "marker" and chance(draws, 0.08):
+    inverted = not code.linear and name != "marker" and chance(draws, 0.08)
+    if inverted:
         ink = 255 - ink
     quiet = pick(draws, (((0.0, 0.01), 2.0), ((0.3, 2.0), 3.5), ((2.0, 6.0), 3.5), ((6.0, 12.0), 1.0)))
     margin = min(draws.uniform(*quiet) * module, 0.6 * length)
     # Inverted codes without a dark margin would lose their outline, and markers need a light rim to be ones.
-    margin = max(margin, module) if name == "marker" or ink[0, 0] == 0 else margin
-    side = round(margin)
+    side = max(1, round(max(margin, module))) if name == "marker" or inverted else round(margin)
     place = Place(name, (side, side, side + ink.shape[1], side + ink.shape[0]), module)
-    sheet = cv2.copyMakeBorder(ink, side, side, side, side, cv2.BORDER_CONSTANT, value=0)
+    sheet = cv2.copyMakeBorder(ink, side, side, side, side, cv2.BORDER_CONSTANT, value=255 * inverted)
     if code.linear and chance(draws, 0.7):
         sheet = _write_digits(draws, sheet, code, place)
     return Block(dye(sheet, stock), (place,))
@@ -101,9 +103,12 @@ def dye(ink: Coverage, stock: Stock) -> Pixels:
     return found
 
 
+# A Micro QR code has one finder and is never drawn as dots.
+_LEAST_DOTTED_QR = 21
+
 _STYLES = {
     "qr": (("plain", 6.0), ("soft", 3.0), ("dots", 0.8)),
-    "datamatrix": (("plain", 4.0), ("soft", 3.5), ("dots", 2.5)),
+    "datamatrix": (("plain", 4.5), ("soft", 3.5), ("dots", 2.0)),
     "marker": (("plain", 8.0), ("soft", 2.0)),
 }
 
@@ -138,7 +143,7 @@ def _cover_dots(draws: Draws, code: Code, per: int) -> Coverage:
     across = np.arange(per) - (per - 1) / 2
     disc = np.clip(radius + 0.5 - np.hypot(across[:, None], across), 0, 1)
     ink = np.kron(code.modules, (disc * 255).astype(np.uint8))
-    if code.name == "qr" and min(code.modules.shape) >= 21:
+    if code.name == "qr":
         whole = np.kron(code.modules, np.full((per, per), 255, np.uint8))
         for rows, columns in (
             (slice(0, 7 * per), slice(0, 7 * per)),

@@ -54,9 +54,9 @@ def draw_scene(seed: Sequence[int], policy: ScenePolicy) -> Scene:
 def _draw_photograph(draws: Draws, policy: ScenePolicy) -> tuple[Canvas, bool]:
     width, height = _frame(draws, policy.size)
     canvas = Canvas(draw_background(draws, width, height, policy.photographs), draws, policy.hard)
-    codes = int(pick(draws, ((0, 0.1), (1, 0.4), (2, 0.22), (3, 0.15), (5, 0.09), (8, 0.04))))
+    codes = int(pick(draws, ((0, 0.14), (1, 0.36), (2, 0.22), (3, 0.15), (5, 0.09), (8, 0.04))))
     busy = 1.6 if policy.hard else 1.0
-    fakes = int(draws.poisson(busy * (2.2 if codes == 0 else 0.8)))
+    fakes = int(draws.poisson(busy * (2.6 if codes == 0 else 1.1)))
     todo = [True] * codes + [False] * fakes
     for is_code in draws.permutation(todo) if todo else ():
         if is_code:
@@ -107,7 +107,7 @@ def _add_code(canvas: Canvas) -> None:
     """One print with a code, or several, where there is room for it."""
     draws, least = canvas.draws, min(canvas.width, canvas.height)
     ranges = (
-        ((14, 28), 0.06),
+        ((14, 28), 0.04),
         ((24, 80), 0.22),
         ((80, 0.6 * least), 0.4),
         ((0.5 * least, 0.95 * least), 0.25),
@@ -219,4 +219,4 @@ def _frame(draws: Draws, size: int) -> tuple[int, int]:
 
 
 def _name(draws: Draws) -> str:
-    return pick(draws, (("qr", 0.3), ("datamatrix", 0.23), ("barcode", 0.32), ("marker", 0.15)))
+    return pick(draws, (("qr", 0.29), ("datamatrix", 0.27), ("barcode", 0.3), ("marker", 0.14)))

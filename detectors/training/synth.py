@@ -15,7 +15,7 @@ from typing import Any
 from detectors.training.dataset import ANNOTATIONS, IMAGES, Dataset, Label, Picture, read_dataset, write_dataset
 from schemas.errors import ConfigurationError
 
-GENERATION = 1
+GENERATION = 2
 """Goes up with every change of what a seed draws: a half-made data set of another generation is not continued."""
 
 _PARTS = ".parts"
