@@ -10,7 +10,10 @@ from schemas.topics import Topics
 
 
 class Role(StrEnum):
-    """A kind of process that has a Kafka user of its own. AWAITER: `publish --wait`. REDRIVER: `dead-letters`, which marks what it sent."""
+    """A kind of process that has a Kafka user of its own. AWAITER: `publish --wait`. REDRIVER: `dead-letters`, which marks what it sent.
+
+    KEEPER: whoever hands out API keys.
+    """
 
     PUBLISHER = "publisher"
     AWAITER = "awaiter"
@@ -18,6 +21,9 @@ class Role(StrEnum):
     WORKER = "worker"
     PARQUET = "parquet"
     NOTIFIER = "notifier"
+    STORE = "store"
+    GATEWAY = "gateway"
+    KEEPER = "keeper"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +46,21 @@ def grants(role: Role, topics: Topics) -> Grants:
         Role.PUBLISHER: Grants(writes=lanes),
         Role.AWAITER: Grants(outcomes, lanes, groups=AclOperation.DESCRIBE),
         Role.REDRIVER: Grants((topics.dead_letters,), (*lanes, topics.dead_letters), groups=AclOperation.DESCRIBE),
-        Role.WORKER: Grants((*lanes, *retries), (*outcomes, *lanes, *retries), groups=AclOperation.READ),
+        Role.WORKER: Grants(
+            (*lanes, *retries), (*outcomes, *lanes, *retries, topics.progress), groups=AclOperation.READ
+        ),
         Role.PARQUET: Grants((topics.detections,), (topics.dead_letters,), groups=AclOperation.READ),
         Role.NOTIFIER: Grants(outcomes, groups=AclOperation.DESCRIBE),
+        Role.STORE: Grants(
+            (*lanes, *outcomes, topics.batches, topics.deletions, topics.progress), groups=AclOperation.READ
+        ),
+        # It follows the keys and the outcomes, and asks where the lanes end.
+        Role.GATEWAY: Grants(
+            (*lanes, *outcomes, topics.keys),
+            (*lanes, topics.batches, topics.deletions, topics.audit),
+            groups=AclOperation.DESCRIBE,
+        ),
+        Role.KEEPER: Grants((topics.keys,), (topics.keys,), groups=AclOperation.DESCRIBE),
     }[role]
 
 

@@ -32,6 +32,7 @@ class LaneIntake:
         self._drain_s = drain_s
         self._now = now
         self._ledger: Ledger[TP] = Ledger()
+        self._accepted: dict[TP, int] = {}
         self._progress = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -51,7 +52,8 @@ class LaneIntake:
 
     def accept(self, tp: TP, records: Sequence[Any]) -> None:
         """Take a run in: from now on its partition's safe offset stays below it until it is done."""
-        claim = self._ledger.take(tp, records[-1].offset + 1, len(records), self._now())
+        self._accepted[tp] = records[-1].offset + 1
+        claim = self._ledger.take(tp, self._accepted[tp], len(records), self._now())
         self.batcher.put(self._lanes[tp.topic], Run(records, claim))
         metrics.IN_FLIGHT.inc(len(records))
 
@@ -61,6 +63,14 @@ class LaneIntake:
             self._loop.call_soon_threadsafe(self._settle, work)
 
     @property
+    def taken(self) -> Mapping[TP, int]:
+        """The next offset of each partition that is in no batch yet; of partitions from which anything came."""
+        taken = dict(self._accepted)
+        for run in reversed(self.batcher.lanes.queued):
+            taken[run.claim.partition] = run.records[run.begun].offset
+        return taken
+
+    @property
     def oldest_s(self) -> float:
         """Seconds since the oldest record that is not safe yet was taken."""
         return 0.0 if self._ledger.oldest is None else self._now() - self._ledger.oldest
@@ -68,6 +78,7 @@ class LaneIntake:
     def give_back(self) -> None:
         """Give up what is in no batch yet."""
         given = 0
+        self._accepted = dict(self.taken)
         for run in self.batcher.lanes.take_back():
             given += run.waiting
             kept_to = run.records[run.begun - 1].offset + 1 if run.begun else None
@@ -87,6 +98,7 @@ class LaneIntake:
     def forget(self) -> None:
         """Drop offsets and claims: the partitions may be somebody else's now."""
         self._ledger.forget()
+        self._accepted.clear()
         metrics.IN_FLIGHT.set(0)
 
     def _settle(self, work: Work) -> None:

@@ -57,9 +57,14 @@ class Lanes:
         parts += self._take(Lane.ONLINE, most - _size(parts))
         return parts
 
+    @property
+    def queued(self) -> list[Run]:
+        """The runs that are not wholly in batches, oldest first within a lane."""
+        return [run for queue in self._queues.values() for run in queue]
+
     def take_back(self) -> list[Run]:
         """Empty the queues; the runs say by `begun` how much of them is in batches."""
-        runs = [run for queue in self._queues.values() for run in queue]
+        runs = self.queued
         for lane, queue in self._queues.items():
             queue.clear()
             self.waiting[lane] = 0

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from detectors.base import Detector
@@ -19,12 +20,15 @@ from streams.batching import Batcher
 from streams.detect import DetectStep, Images
 from streams.failures import FailureRouter
 from streams.intake import LaneIntake
+from streams.progress import ProgressReporter
 from streams.runs import RunApp
 from streams.sizing import Batching, Capacity
 
 log = logging.getLogger(__name__)
 
 _LAG_S = 1.0
+# How late readers may learn that an image is being processed.
+_PROGRESS_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -60,6 +64,7 @@ class Worker:
         step = DetectStep(
             parts.detector, parts.images, parts.publisher, router, self.intake.settled, self._fail_threadsafe
         )
+        self._progress = ProgressReporter(parts.publisher, parts.group, lambda: datetime.now(UTC))
         self._batcher = Batcher(step, parts.batching, Capacity.of(parts.detector, parts.curve), self._fail)
         self.intake.batcher = self._batcher
         member = Member(parts.group, parts.instance_id)
@@ -80,6 +85,7 @@ class Worker:
         """
         self._spawn(self._batcher.run())
         self._spawn(self._measure())
+        self._spawn(self._report_progress())
         self._app.finalize()
         await self._app.start()
         crashed = asyncio.create_task(self._app._crashed.wait())  # noqa: SLF001 - mode has no public awaitable for it
@@ -112,6 +118,12 @@ class Worker:
             await asyncio.sleep(_LAG_S)
             if self.ready:
                 _measure_lag(self._app, self.intake)
+
+    async def _report_progress(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_S)
+            # In a thread: while the publisher's buffer is full it waits.
+            await asyncio.to_thread(self._progress.report, dict(self.intake.taken))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """A task whose failure ends the worker: asyncio would be silent about it."""
