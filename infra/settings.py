@@ -28,13 +28,24 @@ if TYPE_CHECKING:
     from producers.publisher import PublisherPolicy
     from sinks.notifier import NotifierPolicy
     from sinks.parquet_policy import ParquetPolicy
+    from sinks.store_policy import StorePolicy
     from streams.app import WorkerPolicy
     from streams.sizing import Batching
     from streams.tail import TailPolicy
 
 PREFIX = "SIGHTSTREAM_"
 DEFAULT_FILE = Path("sightstream.toml")
-SECRET_NAMES = ("password", "secret", "token", "credential", "access_key", "account_key", "sas_key", "redis_url")
+SECRET_NAMES = (
+    "password",
+    "secret",
+    "token",
+    "credential",
+    "access_key",
+    "account_key",
+    "sas_key",
+    "redis_url",
+    "database_url",
+)
 
 Section = TypeVar("Section")
 
@@ -52,6 +63,7 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "cache": ("detectors.cache_policy", "CachePolicy"),
     "batching": ("streams.sizing", "Batching"),
     "parquet": ("sinks.parquet_policy", "ParquetPolicy"),
+    "store": ("sinks.store_policy", "StorePolicy"),
     "notifier": ("sinks.notifier", "NotifierPolicy"),
     "tail": ("streams.tail", "TailPolicy"),
     "worker": ("streams.app", "WorkerPolicy"),
@@ -149,6 +161,13 @@ class Settings:
         from sinks.parquet_policy import ParquetPolicy
 
         return self._section("parquet", ParquetPolicy)
+
+    @property
+    def store(self) -> "StorePolicy":
+        """Section `store`."""
+        from sinks.store_policy import StorePolicy
+
+        return self._section("store", StorePolicy)
 
     @property
     def notifier(self) -> "NotifierPolicy":
