@@ -1,10 +1,10 @@
-"""Webhook deliveries as the store's database keeps them: one per batch with a callback, and a log of its attempts.
+"""Webhook deliveries as the store's database keeps them: one per batch with a callback, with a log of its attempts.
 
 The projection makes a delivery in the transaction in which the batch's last image gets its outcome: exactly one per batch, and no
 rebuild makes it again. Whoever sends claims first, so that two senders never send the same at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -25,12 +25,13 @@ class DeliveryState(StrEnum):
 class ClaimedDelivery:
     """A delivery that is this caller's until `claimed_until`. `attempt` is the number of the one to make now, from 1.
 
-    `finished_at`: when the batch's last image got its outcome; `claim` proves the claim to `settle`.
+    `finished_at`: when the batch's last image got its outcome. `receiver`: see `DeliveryQueue.claim`. `claim` proves the claim to `settle`.
     """
 
     tenant: str
     batch_id: str
     url: str
+    receiver: str
     attempt: int
     finished_at: datetime
     claimed_until: datetime
@@ -39,7 +40,7 @@ class ClaimedDelivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt. `status` is HTTP's, None where there was no answer; `error` is one line that may be shown to the tenant."""
+    """One attempt. `status` is HTTP's, None where there was no answer; `error` is a stable code that may be shown to the tenant."""
 
     at: datetime
     status: int | None = None
@@ -48,22 +49,32 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedAttempt:
-    """An attempt in the delivery log: `state` and `next_attempt_at` are what was decided after it."""
+class Delivery:
+    """A delivery and every attempt so far, the first one first. `next_attempt_at` is None once it is delivered or failed."""
 
     batch_id: str
     url: str
-    number: int
-    attempt: Attempt
     state: DeliveryState
+    created_at: datetime
     next_attempt_at: datetime | None = None
+    attempts: tuple[Attempt, ...] = ()
 
 
 class DeliveryQueue(Protocol):
     """Deliveries to make, and their log. Any call may raise `BusyError` while the database does not answer."""
 
-    async def claim(self, now: datetime, lease_s: float, limit: int = 20) -> Sequence[ClaimedDelivery]:
-        """Take deliveries that are due, the longest due first, for `lease_s`; after that somebody else may take them again."""
+    async def claim(
+        self,
+        now: datetime,
+        lease_s: float,
+        busy_tenants: Collection[str] = (),
+        busy_receivers: Collection[tuple[str, str]] = (),
+    ) -> ClaimedDelivery | None:
+        """Take the delivery that is longest due, for `lease_s`; after that somebody else may take it again.
+
+        None of these tenants and of these (tenant, receiver) is taken: whoever hangs must not keep others waiting. A receiver is
+        what `receiver_of` says of the callback; it is a column, filled when the delivery is made.
+        """
 
     async def settle(self, claimed: ClaimedDelivery, attempt: Attempt, next_attempt_at: datetime | None) -> bool:
         """Log an attempt and give the claim back: delivered where it has no `error`, else to be tried at `next_attempt_at`, or failed.
@@ -71,7 +82,14 @@ class DeliveryQueue(Protocol):
         False (and nothing is logged) where the claim is not this caller's any more.
         """
 
-    async def attempts(
+    async def deliveries(
         self, tenant: str, batch_id: str | None = None, limit: int = 50, cursor: str | None = None
-    ) -> Page[LoggedAttempt]:
-        """The log of a tenant, newest first. Raises InvalidCursorError."""
+    ) -> Page[Delivery]:
+        """Deliveries of a tenant, the newest first. Raises InvalidCursorError."""
+
+
+def receiver_of(url: str) -> str:
+    """Whom a callback would reach: host and port as written, in lower case; at most 255 characters."""
+    _, _, rest = url.partition("://")
+    authority = rest.partition("/")[0].partition("?")[0].partition("#")[0]
+    return authority.rpartition("@")[2].lower()[:255]
