@@ -2,8 +2,10 @@
 
 import json
 import multiprocessing
+import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -144,11 +146,20 @@ def _draw_all(chunks: Sequence[_Chunk], jobs: int, progress: Callable[[int], obj
 
 
 def _start_worker() -> None:
-    """Leave an interruption to the process that waits, and the other cores to the other processes."""
+    """Leave an interruption to the process that waits, and the other cores to the other processes; end with the one that waits."""
     import cv2  # noqa: PLC0415 - in the process that needs it
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """However that ends: killed, it cannot tell its pool, whose processes would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _draw_chunk(chunk: _Chunk) -> int:

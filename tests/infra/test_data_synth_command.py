@@ -1,11 +1,15 @@
 """`sightstream data synth`, as it is called."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
 from infra.cli import group
+from tests.support.deliveries import eventually
 
 
 def run(*arguments: object) -> Result:
@@ -34,3 +38,17 @@ def test_a_split_is_named_once(tmp_path: Path) -> None:
     result = run(tmp_path / "out", "--split", "train=1", "--split", "train=2")
     assert result.exit_code == 2
     assert "a split is named twice" in result.stderr
+
+
+@pytest.mark.kill
+def test_its_processes_end_with_it_however_that_ends(tmp_path: Path) -> None:
+    command = ["data", "synth", str(tmp_path / "out"), "--split", "train=100000", "--size", "96", "--jobs", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "infra.cli", *command], stderr=subprocess.DEVNULL)
+    drawn = tmp_path / "out" / "train" / "images"
+    eventually(lambda: drawn.is_dir() and any(drawn.iterdir()), "the first picture", 60)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait(10)
+    assert len(children) >= 2
+    gone, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive, gone
