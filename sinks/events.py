@@ -1,16 +1,16 @@
 """What subscribers are told: one event per result or dead letter, rendered to JSON once, before anybody asks for it."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from schemas.records import DeadLetter
 from sinks.base import Partition, ResultRun
+from sinks.box_columns import box_texts, rounded
 
 _quote = json.encoder.encode_basestring_ascii  # one C call; pure ASCII, so that characters are bytes
 
@@ -49,7 +49,7 @@ def result_events(run: ResultRun) -> list[Event]:
     ids, images, tenants, keys, batches = (
         batch.column(name).to_pylist() for name in ("id", "image_id", "tenant", "key", "batch_id")
     )
-    places = zip(run.offsets.tolist(), _boxes(batch.column("detections")), _rest(batch), strict=True)
+    places = zip(run.offsets.tolist(), box_texts(batch.column("detections")), _rest(batch), strict=True)
     return [
         Event(
             Subject(
@@ -103,33 +103,6 @@ def _text(value: str | None) -> str:
     return "null" if value is None else _quote(value)
 
 
-def _boxes(column: pa.ListArray) -> Iterator[tuple[str, dict[str, float]]]:
-    """For each row its detections as JSON, and the best score of each label."""
-    items = column.flatten()
-    ends = np.cumsum(column.value_lengths().to_numpy(zero_copy_only=False))
-    labels, classes = items.field("label").to_pylist(), items.field("class_id").to_pylist()
-    scores = _numbers(items.field("score"), 4)
-    corners = zip(*(_numbers(items.field(name), 2) for name in ("x1", "y1", "x2", "y2")), strict=True)
-    texts = [
-        f'{{"label":{_quote(label)},"class_id":{class_id},"score":{score},"box":[{x1},{y1},{x2},{y2}]}}'
-        for label, class_id, score, (x1, y1, x2, y2) in zip(labels, classes, scores, corners, strict=True)
-    ]
-    start = 0
-    for end in ends.tolist():
-        best: dict[str, float] = {}
-        for label, score in zip(labels[start:end], scores[start:end], strict=True):
-            best[label] = max(score, best.get(label, 0.0))
-        yield ",".join(texts[start:end]), best
-        start = end
-
-
-def _numbers(column: pa.Array, decimals: int) -> Sequence[float]:
-    """Floats that JSON can hold (0 for what is no number), rounded: the log keeps every digit."""
-    values = column.to_numpy(zero_copy_only=False).astype(np.float64)
-    rounded: list[float] = np.round(np.nan_to_num(values, posinf=0.0, neginf=0.0), decimals).tolist()
-    return rounded
-
-
 def _rest(batch: pa.RecordBatch) -> Iterator[str]:
     """For each row the fields that no filter looks at."""
     columns: Any = (
@@ -153,7 +126,7 @@ def _rest(batch: pa.RecordBatch) -> Iterator[str]:
 def _timings(column: pa.StructArray) -> Iterator[str]:
     """For each row the milliseconds of each stage, as JSON."""
     stages = [field.name for field in column.type]
-    for values in zip(*(_numbers(column.field(stage), 3) for stage in stages), strict=True):
+    for values in zip(*(rounded(column.field(stage), 3) for stage in stages), strict=True):
         yield "{" + ",".join(f'"{stage}":{value}' for stage, value in zip(stages, values, strict=True)) + "}"
 
 
