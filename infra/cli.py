@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "Train a detector by a recipe; go on with a run."),
     "evaluate": ("evaluate", "Measure a model on images with ground truth."),
     "package": ("package", "Make a trained network a model to serve: ONNX, card, manifest."),
+    "keys": ("keys", "Hand out, list, rotate or revoke API keys of the gateway."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
     "settings": ("settings", "Print every setting with its value."),
 }

@@ -25,6 +25,7 @@ from schemas.topics import Topics
 if TYPE_CHECKING:
     from detectors.cache_policy import CachePolicy
     from detectors.policy import ImagePolicy
+    from infra.http.policies import IdentityPolicy, LimitPolicy
     from producers.publisher import PublisherPolicy
     from sinks.notifier import NotifierPolicy
     from sinks.parquet_policy import ParquetPolicy
@@ -67,6 +68,8 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "notifier": ("sinks.notifier", "NotifierPolicy"),
     "tail": ("streams.tail", "TailPolicy"),
     "worker": ("streams.app", "WorkerPolicy"),
+    "identity": ("infra.http.policies", "IdentityPolicy"),
+    "limits": ("infra.http.policies", "LimitPolicy"),
 }
 SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
 
@@ -189,6 +192,20 @@ class Settings:
         from streams.app import WorkerPolicy
 
         return self._section("worker", WorkerPolicy)
+
+    @property
+    def identity(self) -> "IdentityPolicy":
+        """Section `identity`."""
+        from infra.http.policies import IdentityPolicy
+
+        return self._section("identity", IdentityPolicy)
+
+    @property
+    def limits(self) -> "LimitPolicy":
+        """Section `limits`."""
+        from infra.http.policies import LimitPolicy
+
+        return self._section("limits", LimitPolicy)
 
     def section(self, section: str) -> Any:
         """A section by name, '' for the names without one. Raises ConfigurationError."""

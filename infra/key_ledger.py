@@ -1,0 +1,97 @@
+"""What operators do with API keys: hand out, end, replace. Each step is a confirmed record on the topic `keys`."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from confluent_kafka import KafkaError, Message
+
+from infra.key_follower import KeyFollower
+from infra.key_ring import KeyRing, earlier, state_of
+from infra.keys import NewKey, make_key
+from producers.publisher import Publisher
+from schemas.connection import KafkaConnection
+from schemas.control import ApiKey
+from schemas.errors import ConfigurationError, DeliveryError
+
+_PATIENCE_S = 20.0
+_LOOK_AGAIN_S = 0.02
+
+
+class KeyLedger:
+    """Reads all keys and writes new records of them. Every method may raise ConfigurationError or DeliveryError.
+
+    What two operators do to one key at the same time ends at the stricter of the two: each reads again after it wrote.
+    """
+
+    def __init__(self, connection: KafkaConnection, publisher: Publisher, group: str = "sightstream.keys") -> None:
+        self._connection, self._publisher, self._group = connection, publisher, group
+
+    def read(self) -> KeyRing:
+        """The keys as they are now."""
+        follower = KeyFollower(self._connection, self._publisher.codec, self._publisher.topics.keys, self._group)
+        stop = threading.Event()
+        thread = threading.Thread(target=follower.run, args=(stop,), name="keys", daemon=True)
+        thread.start()
+        try:
+            deadline = time.monotonic() + _PATIENCE_S
+            while follower.age_s is None:
+                if time.monotonic() > deadline or not thread.is_alive():
+                    topic = self._publisher.topics.keys
+                    raise ConfigurationError(f"cannot read {topic}: is it there (`sightstream topics check`)?")
+                stop.wait(_LOOK_AGAIN_S)
+        finally:
+            stop.set()
+            thread.join()
+        return follower.ring
+
+    def create(
+        self, tenant: str, scopes: Iterable[str], name: str, now: datetime, expires_at: datetime | None = None
+    ) -> NewKey:
+        """Hand out a key: valid everywhere within a second from the return."""
+        made = make_key(tenant, scopes, name, now, expires_at)
+        self._write(made.record)
+        return made
+
+    def revoke(self, key_id: str, now: datetime) -> ApiKey:
+        """End a key: refused everywhere within a second from the return. Once is enough; again changes nothing."""
+        return self._amend(key_id, lambda key: key if key.revoked_at else replace(key, revoked_at=now))
+
+    def rotate(
+        self, key_id: str, now: datetime, overlap: timedelta, lifetime: timedelta | None
+    ) -> tuple[NewKey, ApiKey]:
+        """A new key for the same tenant, name and scopes; the old one counts for `overlap` more. `lifetime`: of the new one."""
+        old = self._find(self.read(), key_id)
+        if (state := state_of(old, now)) != "live":
+            raise ConfigurationError(f"the key {key_id} is {state}: create another one")
+        made = self.create(old.tenant, old.scopes, old.name, now, now + lifetime if lifetime else None)
+        return made, self._amend(key_id, lambda key: replace(key, expires_at=earlier(key.expires_at, now + overlap)))
+
+    def _amend(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
+        wanted = change(self._find(self.read(), key_id))
+        self._write(wanted)
+        settled = self._find(self.read(), key_id)
+        if settled != wanted:  # somebody else wrote meanwhile: the last record must say what both did
+            self._write(settled)
+        return settled
+
+    @staticmethod
+    def _find(ring: KeyRing, key_id: str) -> ApiKey:
+        if (key := ring.find(key_id)) is None:
+            raise ConfigurationError(f"there is no key {key_id}: `sightstream keys list` shows their ids")
+        return key
+
+    def _write(self, key: ApiKey) -> None:
+        done: Future[None] = Future()
+
+        def report(error: KafkaError | None, _: Message) -> None:
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(DeliveryError(f"the key {key.id} was not confirmed: {error}"))
+
+        self._publisher.send(self._publisher.topics.keys, key.id.encode(), self._publisher.codec.encode(key), report)
+        done.result()
