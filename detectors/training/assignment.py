@@ -1,4 +1,9 @@
-"""Which places of the network learn which object: task alignment, after TOOD (Feng et al., 2021), section 3.2."""
+"""Which places of the network learn which object.
+
+By size and place alone at first, after FCOS (Tian et al., 2019), section 3.2, with the central regions of its later version: a network
+that knows nothing yet learns from that at once. Then by task alignment, after TOOD (Feng et al., 2021), section 3.2, which asks the
+network itself and so must not be asked too early.
+"""
 
 from dataclasses import dataclass
 
@@ -8,6 +13,10 @@ from torchvision.ops import box_iou
 
 # The paper's: alignment t = score^ALPHA * IoU^BETA, and the TOP places of each object by it.
 _ALPHA, _BETA, _TOP = 1.0, 6.0, 13
+# Objects of a level, by their longer side in strides: ranges overlap, or those at a border would be learnt on one side of it alone.
+_SMALLEST, _LARGEST = 3.5, 9.0
+# The central region: so many strides about the centre, or for large objects this share of their sides.
+_REGION_STRIDES, _REGION_SHARE = 1.5, 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -16,6 +25,29 @@ class Assignment:
 
     objects: Tensor
     quality: Tensor
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def assign_by_size(places: Tensor, strides: Tensor, boxes: Tensor) -> Assignment:
+    """Assign the objects of each image by their size and place, whatever is predicted; every quality is 1.
+
+    `places` (a, 2) and `strides` (a,) are the cells' centres and their level's stride, `boxes` (n, m, 4) the objects, padded with empty
+    ones; xyxy in pixels. A place that several objects want goes to the smallest. An object without any place gets the nearest.
+    """
+    inside = _inside(places, boxes)
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    longer = sizes.amax(dim=2)[..., None]
+    finest, coarsest = strides == strides.min(), strides == strides.max()
+    fits = ((longer >= _SMALLEST * strides) | finest) & ((longer < _LARGEST * strides) | coarsest)
+    away = (places - ((boxes[..., :2] + boxes[..., 2:]) / 2)[:, :, None]).abs()
+    region = torch.maximum(_REGION_STRIDES * strides[:, None], _REGION_SHARE * sizes[:, :, None])
+    wanted = inside & fits & (away <= region).all(dim=3)
+    # What is so small or thin that no place of its region is left takes the finest ones within, or whatever there is.
+    left = inside & ~wanted.any(dim=2, keepdim=True)
+    wanted |= left & (finest | ~(left & finest).any(dim=2, keepdim=True))
+    smallest, objects = torch.where(wanted, sizes.prod(dim=2)[..., None], torch.inf).min(dim=1)
+    objects = torch.where(smallest < torch.inf, objects, -1)
+    return Assignment(objects, (objects >= 0).float())
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

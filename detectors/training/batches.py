@@ -18,7 +18,7 @@ from detectors.training.losses import Targets
 from detectors.training.pictures import BrokenPictureError, read_sample
 from detectors.training.placing import PAD, Sample
 from detectors.training.recipe import Recipe
-from detectors.training.schedule import is_calm
+from detectors.training.schedule import is_calm, sizes_of
 
 # Kinds of draws that share a seed and must not be alike.
 _ORDER, _STEP, _PICTURE = 0, 1, 2
@@ -54,7 +54,7 @@ class TrainingBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         """The batch of a step, 0-based."""
         plan = self._plan
-        side = int(np.random.default_rng((plan.seed, _STEP, step)).choice(plan.image_sizes))
+        side = int(np.random.default_rng((plan.seed, _STEP, step)).choice(sizes_of(step, plan)))
         broken: list[str] = []
         places = range(step * plan.batch_size, (step + 1) * plan.batch_size)
         samples = [self._compose(place, side, step, broken) for place in places]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import complete_box_iou_loss
 
-from detectors.training.assignment import assign
+from detectors.training.assignment import assign, assign_by_size
 from detectors.training.network import STRIDES, flatten, grid
 
 # How much boxes count beside scores.
@@ -25,16 +25,21 @@ class Targets:
     class_ids: Tensor
 
 
-def detection_loss(raw: Sequence[Tensor], targets: Sequence[Targets]) -> dict[str, Tensor]:
+def detection_loss(raw: Sequence[Tensor], targets: Sequence[Targets], *, aligned: bool = True) -> dict[str, Tensor]:
     """Losses of a batch: `scores` and `boxes`, each a scalar per unit of what there is to find, and `loss`, their sum.
 
     `raw`: what `Network` gives for as many images as there are `targets`. Computed in float32 whatever the network ran in.
+    `aligned`: the network has a say in which places learn which object; before it knows anything it should not.
     """
     classes = raw[0].shape[1] - 4
     logits, corners = flatten(raw, classes)
     boxes, class_ids = _pad(targets, logits.device)
     scores = logits.sigmoid()
-    assigned = assign(scores.detach(), corners.detach(), _places(raw), boxes, class_ids)
+    assigned = (
+        assign(scores.detach(), corners.detach(), _places(raw), boxes, class_ids)
+        if aligned
+        else assign_by_size(_places(raw), _strides(raw), boxes)
+    )
     found = assigned.objects >= 0
     objects = assigned.objects.clamp(min=0)
     wanted = torch.zeros_like(logits)
@@ -51,6 +56,15 @@ def detection_loss(raw: Sequence[Tensor], targets: Sequence[Targets]) -> dict[st
 
 def _places(raw: Sequence[Tensor]) -> Tensor:
     return torch.cat([grid(x.shape[2], x.shape[3], stride, x.device) for x, stride in zip(raw, STRIDES, strict=True)])
+
+
+def _strides(raw: Sequence[Tensor]) -> Tensor:
+    return torch.cat(
+        [
+            x.new_full((x.shape[2] * x.shape[3],), stride, dtype=torch.float32)
+            for x, stride in zip(raw, STRIDES, strict=True)
+        ]
+    )
 
 
 def _pad(targets: Sequence[Targets], device: torch.device) -> tuple[Tensor, Tensor]:

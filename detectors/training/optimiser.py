@@ -40,7 +40,7 @@ class Optimiser:
             group["lr"] = rate
         self.network.train()
         before = [buffer.clone() for buffer in self._buffers]
-        losses = self._losses(batch)
+        losses = self._losses(batch, aligned=number >= self._plan.fixed_first * self._plan.steps)
         norm = self._apply(losses["loss"]) if math.isfinite(losses["loss"].item()) else None
         self._optimiser.zero_grad(set_to_none=True)
         if norm is None:
@@ -66,12 +66,12 @@ class Optimiser:
         self._scaler.load_state_dict(state["scaler"])
         self.average.restore(average)
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, *, aligned: bool) -> dict[str, Tensor]:
         with self._device.autocast():
             raw = self.network(self._device.as_input(batch.pixels))
         where = self._device.device
         targets = [Targets(entry.boxes.to(where), entry.class_ids.to(where)) for entry in batch.targets]
-        return detection_loss(raw, targets)
+        return detection_loss(raw, targets, aligned=aligned)
 
     def _apply(self, loss: Tensor) -> float | None:
         """Change the weights; returns the gradient's norm before clipping, None where it is infinite and nothing was changed.

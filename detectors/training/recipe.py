@@ -27,7 +27,9 @@ class DataPlan:
 class TrainingPlan:
     """`[training]`: what is optimised, how, and for how long. Steps are optimisation steps, a batch each.
 
-    `image_sizes`: sides in pixels of the square inputs, one drawn for each batch. The learning rate rises linearly over
+    `image_sizes`: sides in pixels of the square inputs, one drawn for each batch. `grow_first`: over this share of the steps the larger
+    sizes come in one after the other, and the smaller ones go, which is quick; 0 for all of them from the start. `fixed_first`: for this
+    share of the steps objects are assigned by their size, before the network itself has a say. The learning rate rises linearly over
     `warmup_steps`, then falls as a cosine to `final_share` of itself. `weight_decay`: AdamW's, of convolutions' weights alone.
     `ema_decay`: share of the average that a step keeps; less of it at first, so that the random start is soon forgotten. `calm_last`:
     the share of the steps, at the end, without strong augmentation. `workers`: processes that prepare batches; None for as many as
@@ -45,6 +47,8 @@ class TrainingPlan:
     gradient_clip: float = 5.0
     ema_decay: float = 0.998
     calm_last: float = 0.1
+    grow_first: float = 0.0
+    fixed_first: float = 0.5
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
@@ -55,7 +59,7 @@ class TrainingPlan:
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "learning_rate", "gradient_clip", "checkpoint_every")
         _check(self, "training", positive, lambda value: 0 < value < math.inf, "positive")
-        shares = ("final_share", "ema_decay", "calm_last")
+        shares = ("final_share", "ema_decay", "calm_last", "grow_first", "fixed_first")
         _check(self, "training", shares, lambda value: 0 <= value <= 1, "within 0..1")
         _check(
             self, "training", ("warmup_steps", "weight_decay", "seed"), lambda value: 0 <= value < math.inf, "0 or more"

@@ -4,6 +4,8 @@ import math
 
 from detectors.training.recipe import TrainingPlan
 
+_SIZES_AT_ONCE = 3
+
 
 def learning_rate(step: int, plan: TrainingPlan) -> float:
     """The learning rate of a step (0-based): linear warm-up, then half a cosine (Loshchilov and Hutter, 2017) to `final_share`."""
@@ -17,6 +19,16 @@ def learning_rate(step: int, plan: TrainingPlan) -> float:
 def is_calm(step: int, plan: TrainingPlan) -> bool:
     """Whether a step is in the last stretch, where pictures come as they are met in use."""
     return step >= plan.steps * (1 - plan.calm_last)
+
+
+def sizes_of(step: int, plan: TrainingPlan) -> tuple[int, ...]:
+    """The input sides that a step (0-based) draws from: all that are given, or, while they grow, the largest three of those that are in."""
+    sizes = tuple(sorted(plan.image_sizes))
+    grown = plan.grow_first * plan.steps
+    if not grown:
+        return sizes
+    most = min(len(sizes), 1 + int(step / grown * len(sizes)))
+    return sizes[max(0, most - _SIZES_AT_ONCE) : most]
 
 
 def average_decay(step: int, plan: TrainingPlan) -> float:

@@ -2,7 +2,7 @@
 
 import torch
 
-from detectors.training.assignment import assign
+from detectors.training.assignment import assign, assign_by_size
 from detectors.training.losses import Targets, detection_loss
 from detectors.training.network import STRIDES, Network, NetworkPlan, grid
 
@@ -39,6 +39,33 @@ def test_a_cell_that_two_objects_want_goes_to_the_one_it_overlaps_most() -> None
     corners = torch.tensor([[8.0, 8, 16, 16]]).expand(16, 4)[None]
     assigned = assign(torch.full((1, 16, 1), 0.5), corners, places, boxes, torch.zeros(1, 2, dtype=torch.int64))
     assert assigned.objects[0, 5] == 1
+
+
+def _levels(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    places = torch.cat([grid(side // stride, side // stride, stride, CPU) for stride in STRIDES])
+    strides = torch.cat([torch.full(((side // stride) ** 2,), float(stride)) for stride in STRIDES])
+    return places, strides
+
+
+def test_by_size_the_middle_of_an_object_learns_it_on_the_levels_that_fit() -> None:
+    places, strides = _levels(256)
+    boxes = torch.tensor([[[10.0, 10, 40, 40], [50, 50, 250, 250], [0, 0, 0, 0]]])
+    objects = assign_by_size(places, strides, boxes).objects[0]
+    assert set(strides[objects == 0].tolist()) == {8.0}
+    assert set(strides[objects == 1].tolist()) == {32.0}
+    assert ((places[objects == 0] - 25).abs() <= 12).all()
+    assert ((places[objects == 1] - 150).abs() <= 48).all()
+    assert not (objects == 2).any()
+
+
+def test_by_size_a_place_goes_to_the_smaller_object_and_nothing_goes_without() -> None:
+    places, strides = _levels(128)
+    inner, outer, dot = [50.0, 50, 70, 70], [50.0, 50, 90, 90], [1.0, 1, 3, 3]
+    assigned = assign_by_size(places, strides, torch.tensor([[outer, inner, dot]]))
+    at = ((places - 60).abs().amax(dim=1) < 1) & (strides == 8)
+    assert assigned.objects[0, at].tolist() == [1]
+    assert set(assigned.objects[0].tolist()) >= {0, 2}
+    assert ((assigned.quality == 1) == (assigned.objects >= 0)).all()
 
 
 def test_images_without_objects_teach_their_background() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from detectors.training import recipe as recipes
-from detectors.training.recipe import Recipe
-from detectors.training.schedule import average_decay, is_calm, learning_rate
+from detectors.training.recipe import Recipe, TrainingPlan
+from detectors.training.schedule import average_decay, is_calm, learning_rate, sizes_of
 from schemas.errors import ConfigurationError
 
 SHIPPED = Path(recipes.__file__).parent / "recipes"
@@ -83,6 +83,18 @@ def test_the_learning_rate_rises_then_falls_to_its_final_share() -> None:
     assert rates[9] == rates[10] == pytest.approx(1.0)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[99] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_small_inputs_come_first_where_they_grow() -> None:
+    plan = TrainingPlan(steps=100, image_sizes=(96, 32, 64, 128), grow_first=0.4)
+    assert [sizes_of(step, plan) for step in (0, 9, 10, 30, 99)] == [
+        (32,),
+        (32,),
+        (32, 64),
+        (64, 96, 128),
+        (64, 96, 128),
+    ]
+    assert sizes_of(0, replace(plan, grow_first=0.0)) == (32, 64, 96, 128)
 
 
 def test_the_average_forgets_the_start_and_the_end_is_calm() -> None:
