@@ -39,7 +39,7 @@ bench-codes: $(VENV)/.dev ## The shipped detector on real pictures, beside OpenC
 	$(BIN)/python -m tests.benchmarks codes codes-reading engine-codes $(ARGS)
 
 model: $(VENV)/.dev ## The shipped detector anew, from nothing but this repository: about an hour and a half on two cores
-	$(BIN)/sightstream data synth $(CODES)/data --split train=24000 --split val=1000 --split test=1000 --backgrounds infra/demo_photos
+	$(BIN)/sightstream data synth $(CODES)/data --split train=16000 --split val=1000 --split test=1000 --backgrounds infra/demo_photos
 	$(BIN)/sightstream train detectors/training/recipes/codes.toml --data $(CODES)/data --out $(CODES)/run
 	$(PACKAGE_CODES)
 	$(BIN)/sightstream evaluate --model codes --data $(CODES)/data/test --json $(CODES)/shipped.json
