@@ -4,20 +4,12 @@ import ipaddress
 import time
 from collections import Counter
 from collections.abc import Callable
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from schemas.errors import ConfigurationError, SightstreamError
+from schemas.errors import ConfigurationError
+from schemas.problems import ProblemError
 from sinks.notifier import NotifierPolicy
-
-
-class RefusedError(SightstreamError):
-    """Not let in; `status` is HTTP's, `code` a stable word for programs, `retry_after_s` when to come again, if ever."""
-
-    def __init__(self, status: int, code: str, detail: str, retry_after_s: int | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.retry_after_s = retry_after_s
 
 
 class TokenBucket:
@@ -39,45 +31,54 @@ class TokenBucket:
 
 
 class Admission:
-    """Counts connections by address against the policy's limits."""
+    """Counts connections by address and by tenant against the policy's limits."""
 
     def __init__(self, policy: NotifierPolicy, now: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
         self._arrivals = TokenBucket(policy.connects_per_s, max(1.0, policy.connects_per_s), now)
         self._addresses: Counter[str] = Counter()
+        self._tenants: Counter[str] = Counter()
 
     def greet(self) -> None:
-        """Count an arrival. Raises RefusedError where too many come at once."""
+        """Count an arrival. Raises ProblemError where too many come at once."""
         if not self._arrivals.take():
-            raise RefusedError(503, "too_many_arrivals", "too many clients connect at once", 1)
+            raise ProblemError(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too_many_arrivals", "too many clients connect at once", 1
+            )
 
-    def enter(self, address: str) -> bool:
-        """Count a connection, if there is room for it; `leave` gives the room back."""
+    def enter(self, address: str, tenant: str = "") -> bool:
+        """Count a connection, if there is room for it; `leave` gives the room back. Nobody's tenant ('') has no limit of its own."""
         if self._addresses.total() >= self._policy.connections:
             return False
         if self._addresses[address] >= self._policy.connections_per_address:
             return False
+        if tenant and self._tenants[tenant] >= self._policy.connections_per_tenant:
+            return False
         self._addresses[address] += 1
+        self._tenants[tenant] += 1
         return True
 
-    def leave(self, address: str) -> None:
+    def leave(self, address: str, tenant: str = "") -> None:
         """Undo an `enter` that succeeded."""
-        self._addresses[address] -= 1
-        if not self._addresses[address]:
-            del self._addresses[address]
+        for counts, name in ((self._addresses, address), (self._tenants, tenant)):
+            counts[name] -= 1
+            if not counts[name]:
+                del counts[name]
 
 
-def check_origin(origin: str | None, host: str, allowed: tuple[str, ...]) -> None:
-    """Let in what is no browser (no `Origin`), allowed origins (exact match), and this server's own pages on loopback.
+def check_origin(origin: str | None, host: str, allowed: tuple[str, ...], *, proven: bool = False) -> None:
+    """Let in what is no browser (no `Origin`), allowed origins (exact match), and this server's own pages.
 
-    Elsewhere a matching `Host` proves nothing: a foreign name may be made to resolve here. Raises RefusedError.
+    Its own pages are those of `host` on loopback. Elsewhere a matching `Host` proves nothing, since a foreign name may be made to
+    resolve here, unless the caller has `proven` who it is: a foreign page has no credential that a browser would send by itself.
+    Raises ProblemError.
     """
     if origin is None or origin in allowed:
         return
     parts = urlsplit(origin)
-    if parts.netloc == host and is_loopback(parts.hostname or ""):
+    if parts.netloc == host and (proven or is_loopback(parts.hostname or "")):
         return
-    raise RefusedError(403, "origin_forbidden", "this origin is not in the notifier's list")
+    raise ProblemError(HTTPStatus.FORBIDDEN, "origin_forbidden", "this origin is not in the notifier's list")
 
 
 def check_bind(host: str, *, public: bool) -> None:

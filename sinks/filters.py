@@ -1,8 +1,8 @@
 """Which events a subscriber wants, and who wants an event."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Self, TypeVar
 
 from schemas.errors import SightstreamError
 from sinks.events import Kind, Subject
@@ -28,10 +28,12 @@ class InvalidMessageError(SightstreamError):
 class Filter:
     """Events wanted: each field that is not empty must hold the event's value.
 
+    `scope`: the one tenant whose events may be had, whatever else is wanted; None: everybody's. Clients cannot name it.
     `labels` and `min_score` ask for at least one detection with one of these labels and at least that score. They do not apply
     to failures, so that whoever waits for an image hears of it; `kinds` leaves failures out.
     """
 
+    scope: str | None = None
     tenants: frozenset[str] = frozenset()
     batches: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
@@ -40,10 +42,17 @@ class Filter:
     kinds: frozenset[str] = frozenset()
     min_score: float = 0.0
 
+    def within(self, tenant: str) -> Self:
+        """The same for events of one tenant alone. Raises InvalidMessageError where the filter asks for another's."""
+        if not self.tenants <= {tenant}:
+            raise InvalidMessageError("tenant is your own; leave it out")
+        return replace(self, scope=tenant, tenants=frozenset())
+
     def matches(self, event: Subject) -> bool:
-        """Whether the event is wanted."""
+        """Whether the event is wanted, and may be had."""
         return (
-            (not self.tenants or event.tenant in self.tenants)
+            (self.scope is None or event.tenant == self.scope)
+            and (not self.tenants or event.tenant in self.tenants)
             and (not self.batches or event.batch_id in self.batches)
             and (not self.images or event.image_id in self.images)
             and (not self.keys or event.key in self.keys)
@@ -68,15 +77,15 @@ def parse_filter(fields: Mapping[str, Any]) -> Filter:
     chosen = {_FIELDS[name]: _values(name, fields[name]) for name in _FIELDS if name in fields}
     if not chosen.get("kinds", frozenset()) <= set(Kind):
         raise InvalidMessageError(f"kind is one of: {', '.join(Kind)}")
-    return Filter(**chosen, min_score=_score(fields.get("min_score", 0.0)))
+    return Filter(scope=None, **chosen, min_score=_score(fields.get("min_score", 0.0)))
 
 
 def _values(name: str, value: Any) -> frozenset[str]:
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not 1 <= len(values) <= MAX_VALUES:
         raise InvalidMessageError(f"{name} is a string or a list of 1 to {MAX_VALUES} strings")
-    if not all(isinstance(item, str) and len(item) <= MAX_VALUE_LENGTH for item in values):
-        raise InvalidMessageError(f"{name} holds strings of at most {MAX_VALUE_LENGTH} characters")
+    if not all(isinstance(item, str) and 1 <= len(item) <= MAX_VALUE_LENGTH for item in values):
+        raise InvalidMessageError(f"{name} holds strings of 1 to {MAX_VALUE_LENGTH} characters")
     return frozenset(values)
 
 
@@ -99,36 +108,62 @@ _SELECTORS: tuple[tuple[str, Callable[[Filter], frozenset[str]], Callable[[Subje
 
 
 class Audience(Generic[Listener]):
-    """Listeners by filter. An event costs as much as the distinct filters it might match, not as the listeners there are."""
+    """Listeners by filter. An event costs as much as the distinct filters it might match, not as the listeners there are.
+
+    Filters of one scope lie apart from those of others: an event never meets what another tenant asks for, nor pays for it.
+    """
 
     def __init__(self) -> None:
-        self._listeners: dict[Filter, dict[Listener, None]] = {}
-        self._filters: dict[tuple[str, str | None], dict[Filter, None]] = {}
+        self._scopes: dict[str | None, _Scope[Listener]] = {}
 
     def add(self, wanted: Filter, listener: Listener) -> None:
         """Let a listener hear what a filter wants."""
-        self._listeners.setdefault(wanted, {})[listener] = None
+        self._scopes.setdefault(wanted.scope, _Scope()).add(wanted, listener)
+
+    def remove(self, wanted: Filter, listener: Listener) -> None:
+        """Undo `add`."""
+        scope = self._scopes[wanted.scope]
+        scope.remove(wanted, listener)
+        if not scope.listeners:
+            del self._scopes[wanted.scope]
+
+    def of(self, event: Subject) -> Iterator[Listener]:
+        """Every listener that wants the event and may have it, once for each filter it was added with."""
+        for name in (event.tenant, None):
+            if (scope := self._scopes.get(name)) is not None:
+                yield from scope.of(event)
+
+
+class _Scope(Generic[Listener]):
+    """Listeners of one scope."""
+
+    __slots__ = ("_filters", "listeners")
+
+    def __init__(self) -> None:
+        self.listeners: dict[Filter, dict[Listener, None]] = {}
+        self._filters: dict[tuple[str, str | None], dict[Filter, None]] = {}
+
+    def add(self, wanted: Filter, listener: Listener) -> None:
+        self.listeners.setdefault(wanted, {})[listener] = None
         for place in _places(wanted):
             self._filters.setdefault(place, {})[wanted] = None
 
     def remove(self, wanted: Filter, listener: Listener) -> None:
-        """Undo `add`."""
-        listeners = self._listeners[wanted]
+        listeners = self.listeners[wanted]
         del listeners[listener]
         if listeners:
             return
-        del self._listeners[wanted]
+        del self.listeners[wanted]
         for place in _places(wanted):
             del self._filters[place][wanted]
             if not self._filters[place]:
                 del self._filters[place]
 
     def of(self, event: Subject) -> Iterator[Listener]:
-        """Every listener that wants the event, once for each filter it was added with."""
         for name, _, value in _SELECTORS:
             for wanted in self._filters.get((name, value(event)), ()):
                 if wanted.matches(event):
-                    yield from self._listeners[wanted]
+                    yield from self.listeners[wanted]
 
 
 def _places(wanted: Filter) -> list[tuple[str, str | None]]:

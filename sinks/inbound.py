@@ -9,6 +9,9 @@ from multidict import MultiMapping
 
 from sinks.filters import Filter, InvalidMessageError, parse_filter
 
+TICKET = "ticket"
+"""The name in a query that is a credential and no filter: whoever knows callers has looked at it before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
@@ -42,7 +45,7 @@ def parse_query(query: MultiMapping[str], last_event_id: str | None = None) -> S
 
     `last_event_id` is newer than `since`: a browser that reconnects repeats its first query.
     """
-    fields: dict[str, Any] = {name: query.getall(name) for name in set(query) - {"since", "min_score"}}
+    fields: dict[str, Any] = {name: query.getall(name) for name in set(query) - {"since", "min_score", TICKET}}
     if "min_score" in query:
         fields["min_score"] = _number(query)
     return Subscription(parse_filter(fields), last_event_id or query.get("since"))

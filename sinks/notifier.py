@@ -23,7 +23,7 @@ class NotifierPolicy:
 
     `history_*`: what clients can resume from. `replay_events`: the most that one resume gives. `queue_*`: what may wait for one client.
     `tick_ms`: how long a busy client's events gather into one write. `origins`: browser origins let in besides loopback pages of this
-    very server, such as `https://app.example.com`.
+    very server, such as `https://app.example.com`. `recheck_s`: how soon a credential that has ended closes its connections.
     """
 
     history_events: int = 50_000
@@ -40,9 +40,11 @@ class NotifierPolicy:
     reconnect_spread_s: float = 5.0
     connections: int = 10_000
     connections_per_address: int = 256
+    connections_per_tenant: int = 4_000
     connects_per_s: float = 200.0
     inbound_per_minute: float = 100.0
     inbound_bytes: int = 65_536
+    recheck_s: float = 1.0
     origins: tuple[str, ...] = ()
 
 
@@ -173,8 +175,8 @@ class Hub:
     def start(self) -> None:
         """Begin ticks and heartbeats on the running loop."""
         self._tasks = [
-            asyncio.create_task(_every(self.policy.tick_ms / 1000, self.tick)),
-            asyncio.create_task(_every(self.policy.heartbeat_s, self.heartbeat)),
+            asyncio.create_task(every(self.policy.tick_ms / 1000, self.tick)),
+            asyncio.create_task(every(self.policy.heartbeat_s, self.heartbeat)),
         ]
 
     async def drain(self) -> None:
@@ -215,7 +217,8 @@ class Hub:
         return Message(kind, cursor, text)
 
 
-async def _every(seconds: float, action: Callable[[], None]) -> None:
+async def every(seconds: float, action: Callable[[], None]) -> None:
+    """Do something again and again until cancelled."""
     while True:
         await asyncio.sleep(seconds)
         action()

@@ -12,6 +12,7 @@ class Close(IntEnum):
 
     LIFETIME = 1001
     UNSUPPORTED = 1003
+    CREDENTIAL = 1008
     TOO_BIG = 1009
     RESTART = 1012
     NO_SUBSCRIPTION = 4001

@@ -52,13 +52,16 @@ class Message:
 
 
 class Ring:
-    """Events by number, without those whose id it still holds. Oldest go first when `events` or `size_bytes` is exceeded."""
+    """Events of all tenants by number, without those whose id it still holds for the same tenant.
+
+    Oldest go first when `events` or `size_bytes` is exceeded.
+    """
 
     def __init__(self, events: int, size_bytes: int, epoch: str | None = None) -> None:
         self.epoch = epoch or _new_epoch()
         self._limits = (events, size_bytes)
         self._entries: dict[int, tuple[Subject, Message]] = {}
-        self._ids: set[str] = set()
+        self._ids: set[tuple[str, str]] = set()  # with their tenants: nobody's id can hide somebody else's event
         self._bytes = 0
         self._first = 1
         self._last = 0
@@ -75,10 +78,11 @@ class Ring:
     def take(self, event: Event) -> Message | None:
         """Number and keep an event, and return the message that tells it; None for one that is here already (an empty id names nothing)."""
         subject = event.subject
-        if subject.id in self._ids:
+        identity = (subject.tenant, subject.id)
+        if identity in self._ids:
             return None
         if subject.id:
-            self._ids.add(subject.id)
+            self._ids.add(identity)
         self._last += 1
         cursor = f"{self.epoch}-{self._last}"
         message = Message(subject.kind, cursor, f'{{"type":"{subject.kind}","cursor":"{cursor}",{event.body}')
@@ -119,7 +123,7 @@ class Ring:
         events, size_bytes = self._limits
         while len(self._entries) > events or self._bytes > size_bytes:
             subject, message = self._entries.pop(self._first)
-            self._ids.discard(subject.id)
+            self._ids.discard((subject.tenant, subject.id))
             self._bytes -= len(message.text)
             self._first += 1
 

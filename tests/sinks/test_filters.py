@@ -27,6 +27,7 @@ subjects = st.builds(
 )
 filters = st.builds(
     Filter,
+    scope=st.none() | NAMES,
     tenants=SOME,
     batches=SOME,
     images=SOME,
@@ -38,6 +39,8 @@ filters = st.builds(
 
 
 def naive(wanted: Filter, subject: Subject) -> bool:
+    if wanted.scope is not None and subject.tenant != wanted.scope:
+        return False
     for values, value in (
         (wanted.tenants, subject.tenant),
         (wanted.batches, subject.batch_id),
@@ -79,8 +82,7 @@ def test_an_audience_that_everybody_left_holds_nothing() -> None:
     wanted = Filter(images=frozenset({"a", "b"}))
     audience.add(wanted, 1)
     audience.remove(wanted, 1)
-    assert audience._filters == {}
-    assert audience._listeners == {}
+    assert audience._scopes == {}
 
 
 def test_a_failure_passes_label_and_score_so_that_whoever_waits_for_an_image_hears_of_it() -> None:
@@ -88,6 +90,16 @@ def test_a_failure_passes_label_and_score_so_that_whoever_waits_for_an_image_hea
     failed = Subject(kind=Kind.FAILED, id="f", tenant="t", batch_id=None, image_id="i", key="", scores={})
     assert wanted.matches(failed)
     assert not parse_filter({"image": "i", "kind": "result"}).matches(failed)
+
+
+@pytest.mark.parametrize("asked", [{"tenant": "b"}, {"tenant": ["a", "b"]}, {"tenant": "unknown"}])
+def test_another_tenant_is_refused_whether_there_is_one_or_not(asked: dict[str, Any]) -> None:
+    with pytest.raises(InvalidMessageError, match="tenant is your own"):
+        parse_filter(asked).within("a")
+
+
+def test_ones_own_tenant_may_be_named() -> None:
+    assert parse_filter({"tenant": "a"}).within("a") == Filter(scope="a") == Filter().within("a")
 
 
 def test_parsing() -> None:
@@ -107,6 +119,7 @@ def test_parsing() -> None:
         {"label": None},
         {"label": ["x"] * (MAX_VALUES + 1)},
         {"image": "x" * 513},
+        {"image": ""},
         {"kind": "maybe"},
         {"min_score": "0.5"},
         {"min_score": True},

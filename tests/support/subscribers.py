@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,6 +11,9 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from schemas.identity import REQUEST_KEY, Principal
+from schemas.problems import CONTENT_TYPE, ProblemError
+from sinks.access import Access
 from sinks.api import add_routes
 from sinks.events import Event, Kind, Subject
 from sinks.notifier import Hub, NotifierPolicy
@@ -40,13 +44,35 @@ def quick(**fields: Any) -> NotifierPolicy:
     return NotifierPolicy(**{**fast, **fields})
 
 
+def knowing(callers: Mapping[str, Principal]) -> web.Application:
+    """An application that knows callers by bearer token (or `ticket`), and says what is wrong, as a gateway does."""
+
+    @web.middleware
+    async def identify(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        shown = (request.headers.get("Authorization", "").removeprefix("Bearer "), request.query.get("ticket", ""))
+        known = next((callers[token] for token in shown if token in callers), None)
+        if known is not None:
+            with warnings.catch_warnings(category=web.NotAppKeyWarning, action="ignore"):
+                request[REQUEST_KEY] = known  # whose name cannot be aiohttp's: who defines it does not know aiohttp
+        try:
+            return await handler(request)
+        except ProblemError as error:
+            return web.json_response(error.document(), status=error.status, content_type=CONTENT_TYPE)
+
+    return web.Application(middlewares=[identify])
+
+
 @asynccontextmanager
-async def serving(hub: Hub, *, opened: bool = True) -> AsyncIterator[TestServer]:
-    """The routes of a hub on loopback."""
+async def serving(
+    hub: Hub, access: Access | None = None, callers: Mapping[str, Principal] | None = None, *, opened: bool = True
+) -> AsyncIterator[TestServer]:
+    """The routes of a hub on loopback; with `access`, for these callers."""
     if opened:
         hub.open()
-    app = web.Application()
-    add_routes(app, hub)
+    app = knowing(callers or {})
+    add_routes(app, hub, access)
     server = TestServer(app)
     async with server:
         yield server
