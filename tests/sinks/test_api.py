@@ -329,7 +329,7 @@ async def test_leaving_clients_leave_nothing_behind() -> None:
         await until(lambda: hub.connections == 0)
     assert hub._filters == {}
     assert hub._busy == set()
-    assert hub._audience._listeners == {}
+    assert hub._audience._scopes == {}
 
 
 def test_a_token_bucket_lets_bursts_through_and_a_rate_in_the_long_run() -> None:
