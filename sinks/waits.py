@@ -35,10 +35,11 @@ class Wait:
     far, by image id. `broken`: nothing more will be told (too many wait already, a gap in the log, shutdown), ask the store.
     """
 
-    __slots__ = ("_done", "_ids", "_tenant", "_waits", "broken", "found")
+    __slots__ = ("_done", "_ids", "_left", "_tenant", "_waits", "broken", "found")
 
     def __init__(self, waits: "Waits", tenant: str, ids: Sequence[str]) -> None:
         self._waits, self._tenant, self._ids = waits, tenant, frozenset(ids)
+        self._left = set(self._ids)
         self._done = asyncio.Event()
         self.found: dict[str, Event] = {}
         self.broken = False
@@ -51,6 +52,11 @@ class Wait:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._waits._leave(self, self._places())  # noqa: SLF001
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is waited for any more: each image has its outcome, or was passed over."""
+        return not self._left
 
     async def finish(self, timeout_s: float) -> None:
         """Return when every image has its outcome, when the wait is broken, or after `timeout_s`; it tells by `found` which."""
@@ -65,7 +71,12 @@ class Wait:
     def tell(self, image_id: str, event: Event) -> None:
         """An outcome has come."""
         self.found[image_id] = event
-        if len(self.found) == len(self._ids):
+        self.pass_over(image_id)
+
+    def pass_over(self, image_id: str) -> None:
+        """Somebody else knows this image's outcome."""
+        self._left.discard(image_id)
+        if not self._left:
             self._done.set()
 
     def give_up(self) -> None:
