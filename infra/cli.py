@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Run everything in one process: broker, worker, Parquet sink, notifier."),
     "demo": ("demo", "Detect objects in photographs, end to end, on an embedded broker."),
     "publish": ("publish", "Publish references to images."),
+    "detect": ("detect", "Detect objects in pictures through a gateway; save them with their boxes."),
     "worker": ("worker", "Run one stream worker: references in, detections out."),
     "sink": ("sink", "Carry results to files."),
     "notifier": ("notifier", "Serve results to websocket and SSE subscribers."),
@@ -26,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Measure a model on images with ground truth."),
     "package": ("package", "Make a trained network a model to serve: ONNX, card, manifest."),
     "keys": ("keys", "Hand out, list, rotate or revoke API keys of the gateway."),
+    "webhooks": ("webhooks", "Print the secret that webhooks of a tenant are signed with."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
     "settings": ("settings", "Print every setting with its value."),
 }

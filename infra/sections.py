@@ -1,4 +1,4 @@
-"""The sections of the settings that belong to no part: general names, Kafka, registry, HTTP, logs."""
+"""The sections of the settings that belong to no part: general names, Kafka, registry, HTTP, clients, logs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -62,6 +62,14 @@ class HttpSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     public: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientSettings:
+    """The gateway that `sightstream detect` speaks to, and the credential that it shows: an API key or a JWT."""
+
+    server: str = "http://127.0.0.1:8080"
+    token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

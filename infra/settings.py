@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from detectors.spec import ModelSpec
-from infra.sections import GeneralSettings, HttpSettings, KafkaSettings, LogSettings, RegistrySettings
+from infra.sections import ClientSettings, GeneralSettings, HttpSettings, KafkaSettings, LogSettings, RegistrySettings
 from infra.setting_values import Given, environment_name, names_of, structure, unknown
 from schemas import failpoints
 from schemas.connection import KafkaConnection
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sinks.notifier import NotifierPolicy
     from sinks.parquet_policy import ParquetPolicy
     from sinks.store_policy import StorePolicy
+    from sinks.webhook_policy import WebhookPolicy
     from streams.app import WorkerPolicy
     from streams.sizing import Batching
     from streams.tail import TailPolicy
@@ -56,6 +57,7 @@ _LIGHT: dict[str, type] = {
     "registry": RegistrySettings,
     "model": ModelSpec,
     "http": HttpSettings,
+    "client": ClientSettings,
     "log": LogSettings,
 }
 _POLICIES: dict[str, tuple[str, str]] = {
@@ -70,6 +72,7 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "worker": ("streams.app", "WorkerPolicy"),
     "identity": ("infra.http.policies", "IdentityPolicy"),
     "limits": ("infra.http.policies", "LimitPolicy"),
+    "webhooks": ("sinks.webhook_policy", "WebhookPolicy"),
 }
 SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
 
@@ -124,6 +127,11 @@ class Settings:
     def http(self) -> HttpSettings:
         """Section `http`."""
         return self._section("http", HttpSettings)
+
+    @property
+    def client(self) -> ClientSettings:
+        """Section `client`."""
+        return self._section("client", ClientSettings)
 
     @property
     def log(self) -> LogSettings:
@@ -206,6 +214,13 @@ class Settings:
         from infra.http.policies import LimitPolicy
 
         return self._section("limits", LimitPolicy)
+
+    @property
+    def webhooks(self) -> "WebhookPolicy":
+        """Section `webhooks`."""
+        from sinks.webhook_policy import WebhookPolicy
+
+        return self._section("webhooks", WebhookPolicy)
 
     def section(self, section: str) -> Any:
         """A section by name, '' for the names without one. Raises ConfigurationError."""

@@ -1,7 +1,7 @@
 """What a gateway says of an image, as its clients hold it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -86,6 +86,15 @@ class Image:
             result_id=members["result_id"],
         )
 
+    def members(self) -> dict[str, Any]:
+        """As the JSON that it was read from, without links."""
+        boxes = [
+            {"label": d.label, "class_id": d.class_id, "score": d.score, "box": [d.x1, d.y1, d.x2, d.y2]}
+            for d in self.detections
+        ]
+        times = {"submitted_at": _say(self.submitted_at), "completed_at": _say(self.completed_at)}
+        return {**asdict(self), **times, "detections": boxes}
+
     @classmethod
     def parse_result(cls, event: Mapping[str, Any]) -> Self:
         """Of a `result` message of a stream, which says all that there is."""
@@ -112,6 +121,10 @@ class Image:
 def parse_time(text: str) -> datetime:
     """A moment as HTTP's JSON gives it. Raises ValueError."""
     return datetime.fromisoformat(text)
+
+
+def _say(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _moment(milliseconds: int) -> datetime:
