@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "package": ("package", "Make a trained network a model to serve: ONNX, card, manifest."),
     "keys": ("keys", "Hand out, list, rotate or revoke API keys of the gateway."),
     "webhooks": ("webhooks", "Print the secret that webhooks of a tenant are signed with."),
+    "webhooks": ("webhooks", "Print the secret that webhooks of a tenant are signed with."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
     "settings": ("settings", "Print every setting with its value."),
 }

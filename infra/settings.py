@@ -73,6 +73,7 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "identity": ("infra.http.policies", "IdentityPolicy"),
     "limits": ("infra.http.policies", "LimitPolicy"),
     "webhooks": ("sinks.webhook_policy", "WebhookPolicy"),
+    "webhooks": ("sinks.webhook_policy", "WebhookPolicy"),
 }
 SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
 
@@ -214,6 +215,13 @@ class Settings:
         from infra.http.policies import LimitPolicy
 
         return self._section("limits", LimitPolicy)
+
+    @property
+    def webhooks(self) -> "WebhookPolicy":
+        """Section `webhooks`."""
+        from sinks.webhook_policy import WebhookPolicy
+
+        return self._section("webhooks", WebhookPolicy)
 
     @property
     def webhooks(self) -> "WebhookPolicy":

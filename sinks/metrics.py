@@ -10,3 +10,6 @@ waits = Gauge("sightstream_waits", "Images whose outcomes requests wait for, eac
 waits_refused = Counter(
     "sightstream_waits_refused", "Waits that ended at once because too many wait already, or the process ends."
 )
+webhook_attempts = Counter("sightstream_webhook_attempts", "POSTs to callbacks, by what became of them.", ["outcome"])
+webhooks_given_up = Counter("sightstream_webhooks_given_up", "Webhooks that nobody accepted.")
+webhooks_in_flight = Gauge("sightstream_webhooks_in_flight", "POSTs to callbacks that run now.")
