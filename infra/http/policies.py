@@ -18,14 +18,16 @@ _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 class TokenPolicy:
     """JWTs of an issuer (RFC 8725); none are taken while `jwks_url` is not set.
 
-    `types`: what `typ` may say. `tenant_claim`: where the tenant stands; empty: every token is of tenant `default`. `scope_claim`: a
-    list, or text with spaces; of its words those count that begin with `scope_prefix` and go on with a scope's name. Keys are fetched every
-    `refresh_s`, for an unknown `kid` at most once per `cooldown_s`, and still used for `stale_s` while the issuer does not answer.
+    `strict_audience`: a token for several audiences, each of which could use it here, is refused. `types`: what `typ` may say.
+    `tenant_claim`: where the tenant stands; empty: every token is of tenant `default`. `scope_claim`: a list, or text with spaces; of its
+    words those count that begin with `scope_prefix` and go on with a scope's name. Keys are fetched every `refresh_s`, for an unknown `kid`
+    at most once per `cooldown_s`, and still used for `stale_s` while the issuer does not answer.
     """
 
     jwks_url: str | None = None
     issuer: str | None = None
     audience: str | None = None
+    strict_audience: bool = True
     algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA")
     types: tuple[str, ...] = ("at+jwt",)
     tenant_claim: str = "tenant"
@@ -95,7 +97,7 @@ class LimitPolicy:
     `redis_url`: where gateways count together; without it, or while it does not answer, each counts alone. `in_flight`: requests of all
     tenants at once in this process. `max_lag_*`: records of a lane that may wait before no more are taken (0: any number). `body_bytes`:
     of one request. A body must bring `body_bytes_per_s` over each `body_window_s`, and a client take something of its answer within
-    `stall_s`. `refusals_per_minute`: of one address, before it is refused unheard.
+    `stall_s`; `idle_s` is for a request's headers, and for a connection without requests.
     """
 
     every_tenant: Allowance = field(default_factory=Allowance)
@@ -112,7 +114,6 @@ class LimitPolicy:
     body_window_s: float = 15.0
     stall_s: float = 60.0
     idle_s: float = 75.0
-    refusals_per_minute: int = 300
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tenants", {tenant: _numbers(tenant, own) for tenant, own in self.tenants.items()})

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.cli import group as sightstream
+from infra.commands.keys import command
 from infra.key_follower import KeyFollower
 from infra.key_ledger import KeyLedger
 from infra.key_ring import KeyRing, merged, state_of
@@ -229,8 +229,6 @@ def test_the_commands_hand_out_list_rotate_and_revoke(connection: KafkaConnectio
     settings = Settings().overriding({"kafka.bootstrap": connection.bootstrap, "kafka.prefix": topics.prefix})
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        command = sightstream.get_command(None, "keys")  # type: ignore[arg-type]
-        assert command is not None
         done = CliRunner().invoke(command, arguments, obj=settings)
         return done.exit_code, done.stdout, done.stderr
 
@@ -251,9 +249,4 @@ def test_the_commands_hand_out_list_rotate_and_revoke(connection: KafkaConnectio
     assert "revoked" in run("list", "--all")[1]
     assert run("list", "--tenant", "other")[1] == ""
     with pytest.raises(ConfigurationError, match="there is no key nobody"):
-        CliRunner().invoke(
-            sightstream.get_command(None, "keys"),
-            ["revoke", "nobody"],
-            obj=settings,
-            catch_exceptions=False,  # type: ignore[arg-type]
-        )
+        CliRunner().invoke(command, ["revoke", "nobody"], obj=settings, catch_exceptions=False)

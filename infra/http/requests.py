@@ -1,0 +1,86 @@
+"""What the edge keeps of a request while it is handled, and where it really comes from."""
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = "request_id"
+"""Under this name a request's id is kept, as in `X-Request-Id`."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_EDGE = "edge"
+
+
+class Edge:
+    """The edge's own notes on a request; one object, whatever copies of the request there are."""
+
+    __slots__ = ("headers", "prepared")
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.prepared = False
+
+
+def edge_of(request: web.BaseRequest) -> Edge:
+    """The notes; empty ones for a request that did not come through the middlewares."""
+    edge = request.get(_EDGE)
+    if not isinstance(edge, Edge):
+        edge = request[_EDGE] = Edge()
+    return edge
+
+
+def name_request(request: web.Request) -> str:
+    """Give the request its id: the caller's own, if it is harmless, else a fresh one."""
+    given = request.headers.get("X-Request-Id", "")
+    name = given if _NAME.fullmatch(given) else uuid.uuid4().hex
+    request[REQUEST_ID] = name
+    edge_of(request).headers["X-Request-Id"] = name
+    return name
+
+
+def seen_through(request: web.Request, proxies: Sequence[IPv4Network | IPv6Network]) -> web.Request:
+    """The request as the last proxy that is not trusted, or the client itself, sent it: address and scheme.
+
+    Of `X-Forwarded-For` the rightmost address counts that is no trusted proxy's: what stands left of it anybody may have written.
+    """
+    if not proxies or not _within(request.remote, proxies):
+        return request
+    hops = [hop.strip() for hop in ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")]
+    remote = request.remote
+    for hop in reversed(hops):
+        if not _is_address(hop):
+            break
+        remote = hop
+        if not _within(hop, proxies):
+            break
+    scheme = request.headers.get("X-Forwarded-Proto", request.scheme).strip().lower()
+    return request.clone(remote=remote or "", scheme=scheme if scheme in {"http", "https"} else request.scheme)
+
+
+def route_of(request: web.Request) -> str:
+    """The route's pattern, such as `/v1/images/{id}`; empty where there is none. What callers choose is not in it."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _within(text: str | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    try:
+        address = ip_address(text or "")
+    except ValueError:
+        return False
+    if address.version == 6 and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return any(address in network for network in networks if network.version == address.version)
