@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from faust.types import TP
+
 from detectors.base import Detector
 from detectors.curve import LearnedCurve
 from producers.publisher import Publisher
@@ -122,8 +124,9 @@ class Worker:
     async def _report_progress(self) -> None:
         while True:
             await asyncio.sleep(_PROGRESS_S)
-            # In a thread: while the publisher's buffer is full it waits.
-            await asyncio.to_thread(self._progress.report, dict(self.intake.taken))
+            if self.ready:
+                # In a thread: while the publisher's buffer is full it waits.
+                await asyncio.to_thread(self._progress.report, _taken(self._app, self.intake))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """A task whose failure ends the worker: asyncio would be silent about it."""
@@ -152,6 +155,12 @@ def _measure_lag(app: RunApp, intake: LaneIntake) -> None:
         at = intake.safe.get(tp) or app.consumer._committed_offset[tp] or 0  # noqa: SLF001
         if end is not None:
             metrics.LAG.labels(tp.topic, str(tp.partition)).set(max(0, end - at))
+
+
+def _taken(app: RunApp, intake: LaneIntake) -> dict[TP, int]:
+    """Where nothing came yet since the partition is this worker's, all before the committed offset was taken once."""
+    committed = {tp: app.consumer._committed_offset[tp] for tp in app.consumer.assignment()}  # noqa: SLF001
+    return {tp: offset for tp, offset in committed.items() if offset} | dict(intake.taken)
 
 
 def _now_ms() -> int:
