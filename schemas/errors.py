@@ -27,6 +27,7 @@ class Reason(StrEnum):
     DETECTOR_FAILED = "detector_failed"
     DECODER_FAILED = "decoder_failed"
     STORAGE_UNAVAILABLE = "storage_unavailable"
+    RECORD_LOST = "record_lost"
 
 
 class SightstreamError(Exception):

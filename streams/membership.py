@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 # Public constants of the client, whatever their names look like.
 _TRUNCATED = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001
+_END = KafkaError._PARTITION_EOF  # noqa: SLF001
 HOPELESS = {
     KafkaError._AUTHENTICATION,  # noqa: SLF001
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -34,7 +35,7 @@ class MembershipPolicy:
     """Who the member is and how much it reads ahead.
 
     `instance_id`: stable per slot, so that a restart takes over at once. `protocol`: `classic` (cooperative) or `consumer` (KIP-848).
-    `queued_kbytes` bounds what waits in the client's memory, per partition.
+    `queued_kbytes` bounds what waits in the client's memory, per partition. `tells_end`: see `Membership.ends`.
     """
 
     group: str
@@ -43,6 +44,7 @@ class MembershipPolicy:
     session_timeout_ms: int = 10_000
     queued_kbytes: int = 16_384
     queued_records: int = 20_000
+    tells_end: bool = False
 
 
 class Membership:
@@ -68,6 +70,8 @@ class Membership:
         self._held = False
         self._hopeless: KafkaError | None = None
         self._committed: dict[Partition, int] = {}
+        self.ends: dict[Partition, int] = {}
+        """Where the end of each partition that is being read was when it was last reached, where the policy `tells_end`."""
         self._handlers = {"assign": assigned, "revoke": revoked, "lost": lost}
         self._consumer = Consumer(_settings(connection, policy) | {"error_cb": self._on_error})
         self._consumer.subscribe(
@@ -86,6 +90,8 @@ class Membership:
                 good.append(message)
             elif error.code() == _TRUNCATED:
                 truncated.add(Partition(message.topic(), message.partition()))
+            elif error.code() == _END:
+                self.ends[Partition(message.topic(), message.partition())] = message.offset()
             else:
                 self._on_error(error)
         if self._hopeless is not None:
@@ -110,6 +116,7 @@ class Membership:
         if partition in self._reading:
             self._consumer.incremental_unassign([_place(partition)])
             self._reading.discard(partition)
+            self.ends.pop(partition, None)
 
     def hold(self, *, held: bool) -> None:
         """Stop the flow, or let it flow again. `fetch` must be called all the same: it keeps the membership alive."""
@@ -167,6 +174,7 @@ class Membership:
         self._reading -= gone
         for partition in gone:
             self._committed.pop(partition, None)
+            self.ends.pop(partition, None)
             with suppress(KeyError):  # never measured
                 metrics.LAG.remove(partition.topic, str(partition.index))
 
@@ -196,6 +204,7 @@ def _settings(connection: KafkaConnection, policy: MembershipPolicy) -> dict[str
         "group.id": policy.group,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
+        "enable.partition.eof": policy.tells_end,
         "auto.offset.reset": "error",  # a missing offset is an alarm, never a silent jump
         "isolation.level": "read_committed",
         "fetch.max.bytes": policy.queued_kbytes << 10,
