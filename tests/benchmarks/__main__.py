@@ -25,6 +25,8 @@ BENCHMARKS = {
     "memory": "memory",
     "takeover": "takeover",
 }
+# The way in over HTTP, on Kafka as well: `make bench-gateway`.
+GATEWAY = {"gateway": "gateway", "gateway-memory": "gateway_memory"}
 # The detection engine alone. These need no Kafka, and each takes a while: `make bench-engine`.
 ENGINE = {
     "engine": "engine",
@@ -36,6 +38,7 @@ ENGINE = {
 }
 # The detector that ships, on real pictures. Neither need these Kafka.
 CODES = {"codes": "codes", "codes-reading": "codes_reading"}
+ON_KAFKA = BENCHMARKS | GATEWAY
 ALONE = ENGINE | CODES
 
 
@@ -46,15 +49,15 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(BENCHMARKS)}, which are the default, and {', '.join(ALONE)}",
+        help=f"of {', '.join(BENCHMARKS)}, which are the default, and {', '.join(GATEWAY | ALONE)}",
     )
     parser.add_argument(
         "--model", default="codes", help="for codes, codes-reading and engine-codes: another than the one that ships"
     )
     parser.add_argument("--no-docs", action="store_true", help="leave docs/ as it is")
     options = parser.parse_args()
-    if unknown := [name for name in options.names if name not in BENCHMARKS | ALONE]:
-        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS | ALONE)}")
+    if unknown := [name for name in options.names if name not in ON_KAFKA | ALONE]:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(ON_KAFKA | ALONE)}")
     where, docs = machine(), ROOT / "docs"
     with tempfile.TemporaryDirectory(prefix="sightstream-bench-") as folder:
         scratch = Path(folder)
@@ -72,10 +75,10 @@ def main() -> None:
 
 def _run(names: list[str], backstage: Backstage) -> list[Section]:
     sections = {name: _play(ALONE[name], backstage) for name in names if name in ALONE}
-    if on_kafka := [name for name in names if name in BENCHMARKS]:
+    if on_kafka := [name for name in names if name in ON_KAFKA]:
         with benchmark_kafka(backstage.scratch / "kafka") as connection:
             stage = Stage(scratch=backstage.scratch, pictures=backstage.pictures, connection=connection)
-            sections |= {name: _play(BENCHMARKS[name], stage) for name in on_kafka}
+            sections |= {name: _play(ON_KAFKA[name], stage) for name in on_kafka}
     return [sections[name] for name in names]
 
 
