@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 
-from schemas.records import DeadLetter
+from schemas.records import EPOCH, DeadLetter
 from sinks.base import Partition, ResultRun
 from sinks.box_columns import box_texts, rounded
 
+_MILLISECOND = timedelta(milliseconds=1)
 _quote = json.encoder.encode_basestring_ascii  # one C call; pure ASCII, so that characters are bytes
 
 
@@ -83,7 +85,7 @@ def failure_event(letter: DeadLetter, partition: Partition, offset: int) -> Even
         "message": letter.message,
         "stage": letter.stage,
         "attempts": letter.attempts,
-        "failed_at_ms": round(letter.failed_at.timestamp() * 1000),
+        "failed_at_ms": (letter.failed_at - EPOCH) // _MILLISECOND,
         "partition": partition.index,
         "offset": offset,
     }
