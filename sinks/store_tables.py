@@ -193,3 +193,15 @@ ATTEMPTS = Table(
     Column("error", Text),
     Column("duration_ms", Double, nullable=False),
 )
+
+# One-time tickets that nobody has used yet, by the digest of their text. `principal_expires_us`: when the credential behind it ends.
+TICKETS = Table(
+    "tickets",
+    METADATA,
+    Column("digest", String(64), primary_key=True),
+    _text("tenant"),
+    _text("subject"),
+    _us("expires_us"),
+    _us("principal_expires_us", optional=True),
+    Index("tickets_by_age", "expires_us"),
+)

@@ -109,6 +109,10 @@ class Webhooks:
         except BusyError as error:
             log.warning("webhooks: not sent, the claim runs out: %s", error)
             return
+        except Exception:
+            # One batch that cannot be told must not keep all others from being told.
+            log.exception("webhooks: a bug", extra={"tenant": claimed.tenant, "batch_id": claimed.batch_id})
+            answer = Answer(error="internal_error")
         duration_ms = round((asyncio.get_running_loop().time() - clock) * 1000, 1)
         attempt = Attempt(at=at, status=answer.status, error=answer.error, duration_ms=duration_ms)
         await self._settle(claimed, attempt, self._next(claimed, answer))

@@ -1,6 +1,6 @@
 """Who calls, and whether they may do what they ask for. The tenant comes from the verified credential and from nowhere else."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -41,7 +41,7 @@ class TokenVerifier(Protocol):
         """Whose token this is, or None. Raises BusyError while that cannot be known."""
 
 
-Redeem = Callable[[str], Principal | None]
+Redeem = Callable[[str], Awaitable[Principal | None]]
 """Takes a one-time ticket: whose it was, or None for a used, expired or invented one."""
 
 
@@ -76,16 +76,16 @@ class Identity:
             return await handler(request)
         if (request.method, route) in _FOR_EVERYBODY:
             return await handler(request)
-        principal = await self._caller(request, route, self._credentials)
+        # Known from here on, also to the audit of what it was refused.
+        request[REQUEST_KEY] = principal = await self._caller(request, route, self._credentials)
         _check_scope(principal, request.method, route)
-        request[REQUEST_KEY] = principal
         return await handler(request)
 
     async def _caller(self, request: web.Request, route: str, credentials: Credentials) -> Principal:
         given = request.headers.getall("Authorization", ())
         ticket = request.query.get("ticket") if route in _STREAMS else None
         if ticket is not None and not given and credentials.redeem is not None:
-            found = credentials.redeem(ticket)
+            found = await credentials.redeem(ticket)
         elif len(given) == 1 and given[0][:7].lower() == "bearer ":
             found = await _verified(given[0][7:].strip(), credentials)
         else:

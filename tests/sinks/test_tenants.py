@@ -117,7 +117,7 @@ async def test_a_filter_that_names_another_tenant_is_refused_as_one_that_names_n
         for name in ("b", "nobody"):
             assert await status_of(server, f"/v1/events?tenant={name}", "a") == (400, "invalid_query")
         await client.hear_type("subscribed")
-        answers = []
+        answers: list[dict[str, Any]] = []
         for name in ("b", "nobody"):
             await client.say(type="subscribe", filter={"tenant": ["a", name]})
             await client.hear(lambda heard: len([m for m in heard if m["type"] == "error"]) > len(answers))

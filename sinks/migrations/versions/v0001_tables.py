@@ -154,6 +154,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("topic", "partition"),
     )
     op.create_table(
+        "tickets",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("tenant", sa.Text(), server_default="", nullable=False),
+        sa.Column("subject", sa.Text(), server_default="", nullable=False),
+        sa.Column("expires_us", sa.BigInteger(), nullable=False),
+        sa.Column("principal_expires_us", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("digest"),
+    )
+    op.create_index("tickets_by_age", "tickets", ["expires_us"], unique=False)
+    op.create_table(
         "tombstones",
         sa.Column("tenant", sa.Text(), nullable=False),
         sa.Column("image_id", sa.Text(), nullable=False),

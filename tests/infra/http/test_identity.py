@@ -145,7 +145,11 @@ async def test_no_spelling_of_a_path_goes_around_the_door(path: str) -> None:
 
 async def test_a_ticket_opens_a_stream_once() -> None:
     tickets = {"t1": Principal(tenant="acme", subject="k", scopes=frozenset({Scope.READ}))}
-    async with served(_parts(KeyRing(), redeem=lambda text: tickets.pop(text, None))) as server:
+
+    async def redeem(text: str) -> Principal | None:
+        return tickets.pop(text, None)
+
+    async with served(_parts(KeyRing(), redeem=redeem)) as server:
         assert (await _ask(server, "GET", "/v1/images/a?ticket=t1"))[0] == 401
         assert (await _ask(server, "GET", "/v1/events?ticket=t1"))[0] == 200
         assert (await _ask(server, "GET", "/v1/events?ticket=t1"))[0] == 401
