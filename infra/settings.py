@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from detectors.cache_policy import CachePolicy
     from detectors.policy import ImagePolicy
     from infra.http.policies import IdentityPolicy, LimitPolicy
+    from producers.gateway_policy import GatewayPolicy
     from producers.publisher import PublisherPolicy
+    from producers.upload_policy import UploadPolicy
     from sinks.notifier import NotifierPolicy
     from sinks.parquet_policy import ParquetPolicy
     from sinks.store_policy import StorePolicy
@@ -62,6 +64,8 @@ _LIGHT: dict[str, type] = {
 }
 _POLICIES: dict[str, tuple[str, str]] = {
     "publisher": ("producers.publisher", "PublisherPolicy"),
+    "gateway": ("producers.gateway_policy", "GatewayPolicy"),
+    "uploads": ("producers.upload_policy", "UploadPolicy"),
     "images": ("detectors.policy", "ImagePolicy"),
     "cache": ("detectors.cache_policy", "CachePolicy"),
     "batching": ("streams.sizing", "Batching"),
@@ -72,7 +76,6 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "worker": ("streams.app", "WorkerPolicy"),
     "identity": ("infra.http.policies", "IdentityPolicy"),
     "limits": ("infra.http.policies", "LimitPolicy"),
-    "webhooks": ("sinks.webhook_policy", "WebhookPolicy"),
     "webhooks": ("sinks.webhook_policy", "WebhookPolicy"),
 }
 SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
@@ -147,6 +150,20 @@ class Settings:
         return self._section("publisher", PublisherPolicy)
 
     @property
+    def gateway(self) -> "GatewayPolicy":
+        """Section `gateway`."""
+        from producers.gateway_policy import GatewayPolicy
+
+        return self._section("gateway", GatewayPolicy)
+
+    @property
+    def uploads(self) -> "UploadPolicy":
+        """Section `uploads`."""
+        from producers.upload_policy import UploadPolicy
+
+        return self._section("uploads", UploadPolicy)
+
+    @property
     def images(self) -> "ImagePolicy":
         """Section `images`."""
         from detectors.policy import ImagePolicy
@@ -215,13 +232,6 @@ class Settings:
         from infra.http.policies import LimitPolicy
 
         return self._section("limits", LimitPolicy)
-
-    @property
-    def webhooks(self) -> "WebhookPolicy":
-        """Section `webhooks`."""
-        from sinks.webhook_policy import WebhookPolicy
-
-        return self._section("webhooks", WebhookPolicy)
 
     @property
     def webhooks(self) -> "WebhookPolicy":
