@@ -106,6 +106,15 @@ def registry_url(run: Run) -> str:
     return run.registry().url
 
 
+@pytest.fixture(scope="session")
+def postgres(run: Run) -> Iterator[str]:
+    """The URL of a PostgreSQL server shared by all tests of the run: use databases of your own (`tests.support.postgres`)."""
+    from tests.support.postgres import postgres_server
+
+    with postgres_server(run.directory / "postgres") as url:
+        yield url
+
+
 @pytest.fixture
 def connection(kafka: LocalKafka) -> KafkaConnection:
     """How to reach the shared Kafka."""
