@@ -66,17 +66,15 @@ class Admission:
                 del counts[name]
 
 
-def check_origin(origin: str | None, host: str, allowed: tuple[str, ...], *, proven: bool = False) -> None:
-    """Let in what is no browser (no `Origin`), allowed origins (exact match), and this server's own pages.
+def check_origin(origin: str | None, host: str, allowed: tuple[str, ...]) -> None:
+    """Let in what is no browser (no `Origin`), allowed origins (exact match), and this server's own pages on loopback.
 
-    Its own pages are those of `host` on loopback. Elsewhere a matching `Host` proves nothing, since a foreign name may be made to
-    resolve here, unless the caller has `proven` who it is: a foreign page has no credential that a browser would send by itself.
-    Raises ProblemError.
+    Elsewhere a matching `Host` proves nothing: a foreign name may be made to resolve here. Raises ProblemError.
     """
     if origin is None or origin in allowed:
         return
     parts = urlsplit(origin)
-    if parts.netloc == host and (proven or is_loopback(parts.hostname or "")):
+    if parts.netloc == host and is_loopback(parts.hostname or ""):
         return
     raise ProblemError(HTTPStatus.FORBIDDEN, "origin_forbidden", "this origin is not in the notifier's list")
 

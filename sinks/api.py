@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import WSMsgType, web
 
-from schemas.identity import OPEN, Principal
+from schemas.identity import Principal
 from schemas.problems import CONTENT_TYPE, ProblemError
 from sinks import metrics
 from sinks.access import Access
@@ -33,8 +33,8 @@ _KNOWN_CODES = frozenset({*Close, 1000, 1005, 1006, 1007})
 def add_routes(app: web.Application, hub: Hub, access: Access | None = None) -> None:
     """Mount the routes; the hub starts and drains with the application.
 
-    With `access` callers hear their own tenant alone; something before these routes verifies who they are and renders ProblemError.
-    Without, anybody hears everybody: call `admission.check_bind` before binding.
+    With `access` callers hear their own tenant alone; something before these routes verifies who they are and which web pages may ask,
+    and renders ProblemError. Without, anybody hears everybody: call `admission.check_bind` before binding.
     """
     streams = _Streams(hub, access)
     wrap = _problems if access is None else _plain
@@ -142,8 +142,8 @@ class _Streams:
 
     def _check(self, request: web.Request) -> _Visitor:
         principal = None if self._access is None else self._access.caller(request)
-        proven = principal not in (None, OPEN)
-        check_origin(request.headers.get("Origin"), request.host, self._policy.origins, proven=proven)
+        if self._access is None:
+            check_origin(request.headers.get("Origin"), request.host, self._policy.origins)
         self._admission.greet()
         if not self._hub.ready:
             raise _not_ready()
@@ -237,7 +237,7 @@ class _Streams:
         )
         response.content_type = "text/event-stream"
         response.headers["Sightstream-Start"] = start
-        if (origin := request.headers.get("Origin")) is not None:
+        if self._access is None and (origin := request.headers.get("Origin")) is not None:
             response.headers["Access-Control-Allow-Origin"] = origin  # `_check` let it in
             response.headers["Access-Control-Expose-Headers"] = "Sightstream-Start"
         await response.prepare(request)

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.identity import OPEN, Principal, Scope
+from schemas.identity import Principal, Scope
 from sinks.access import Access
 from sinks.filters import Filter, parse_filter
 from sinks.notifier import Hub
@@ -32,7 +32,6 @@ CALLERS = {
     "b": reader("b"),
     "brief": reader("a", expires_at=NOON + timedelta(minutes=1)),
     "writer": Principal(tenant="a", subject="w", scopes=frozenset({Scope.SUBMIT})),
-    "open": OPEN,
 }
 
 
@@ -205,24 +204,6 @@ async def test_a_tenant_that_has_too_many_connections_takes_no_place_from_others
         assert await status_of(server, "/v1/events", "a") == (429, "too_many_connections")
         async with listening(server, "b", "?kind=result") as other:
             await other.hear_type("subscribed")
-
-
-@pytest.mark.parametrize(
-    ("token", "origin", "status"),
-    [
-        ("a", "https://own.example", 200),
-        ("a", "https://own.example.evil.example", 403),
-        ("a", "https://evil.example", 403),
-        ("open", "https://own.example", 403),
-        ("open", None, 200),
-    ],
-)
-async def test_own_pages_are_let_in_elsewhere_too_once_the_caller_has_said_who_it_is(
-    token: str, origin: str | None, status: int
-) -> None:
-    headers = {"Host": "own.example"} | ({"Origin": origin} if origin else {})
-    async with World().serving() as server:
-        assert (await status_of(server, "/v1/events", token, **headers))[0] == status
 
 
 TENANTS = st.sampled_from(["a", "b", ""])
