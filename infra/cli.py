@@ -10,13 +10,15 @@ from schemas.errors import BusyError, DeliveryError, FatalError, SightstreamErro
 
 # name -> (module under infra.commands, one line for --help)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "up": ("up", "Run everything in one process: broker, worker, Parquet sink, notifier."),
+    "up": ("up", "Run everything in one process: broker, worker, sinks, gateway."),
     "demo": ("demo", "Detect objects in photographs, end to end, on an embedded broker."),
     "publish": ("publish", "Publish references to images."),
     "detect": ("detect", "Detect objects in pictures through a gateway; save them with their boxes."),
     "worker": ("worker", "Run one stream worker: references in, detections out."),
-    "sink": ("sink", "Carry results to files."),
+    "sink": ("sink", "Carry results to files, or into the result store."),
+    "gateway": ("gateway", "Take images over HTTP, give results: upload, poll, push, a page."),
     "notifier": ("notifier", "Serve results to websocket and SSE subscribers."),
+    "store": ("store", "Migrate, look at or rebuild the result store."),
     "broker": ("broker", "Start, stop or look at a local Apache Kafka."),
     "topics": ("topics", "Create or check the topics; show consumer lag."),
     "schemas": ("schemas", "Register the Avro schemas, or check them against a registry."),
@@ -27,7 +29,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "Measure a model on images with ground truth."),
     "package": ("package", "Make a trained network a model to serve: ONNX, card, manifest."),
     "keys": ("keys", "Hand out, list, rotate or revoke API keys of the gateway."),
-    "webhooks": ("webhooks", "Print the secret that webhooks of a tenant are signed with."),
     "webhooks": ("webhooks", "Print the secret that webhooks of a tenant are signed with."),
     "parquet": ("parquet", "Verify the Parquet files of a sink."),
     "settings": ("settings", "Print every setting with its value."),

@@ -12,7 +12,7 @@ from infra.sections import LogSettings
 
 _REPEATS_S = 10.0
 # aiokafka says every 0.1 s that a broker is away; librdkafka, mode and aiohttp have their own way of saying things often.
-_CHATTY = ("aiokafka", "confluent_kafka", "faust", "mode")
+_CHATTY = ("alembic", "aiokafka", "confluent_kafka", "faust", "mode")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 

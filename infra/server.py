@@ -33,12 +33,13 @@ def build(health: Health, *routes: AddRoutes) -> web.Application:
 
 
 @asynccontextmanager
-async def serving(app: web.Application, http: HttpSettings) -> AsyncIterator[str]:
+async def serving(app: web.Application, http: HttpSettings, *, guarded: bool = False) -> AsyncIterator[str]:
     """Serve while the block runs; gives the base URL. `http.port` 0 takes a free port.
 
-    Raises ConfigurationError where the port is taken, or the host is not loopback and `http.public` is not set.
+    `guarded`: the application itself knows whom it lets in. Raises ConfigurationError where the port is taken, or where it is not
+    guarded, the host is not loopback and `http.public` is not set.
     """
-    check_bind(http.host, public=http.public)
+    check_bind(http.host, public=http.public or guarded)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN_S, handler_cancellation=True)
     await runner.setup()
     try:

@@ -4,10 +4,12 @@ import asyncio
 
 from detectors.curve import Paced
 from detectors.images import ImageLoader
+from infra.gateway import open_gateway
 from infra.runtime import Run, first_of, run_together, threaded
 from infra.server import AddRoutes, build, serving
 from infra.settings import Settings
 from infra.telemetry import Health, describe_build
+from infra.uploads import readable_uploads
 from infra.wiring import open_codec
 from producers.publisher import Publisher
 from sinks.api import add_routes
@@ -41,6 +43,18 @@ async def run_parquet(settings: Settings, publisher: Publisher, http: bool, stop
         await run_together(parts, stop, health.stopping)
 
 
+async def run_gateway(settings: Settings, publisher: Publisher, stop: asyncio.Event) -> None:
+    """One gateway process: the whole HTTP API, the page, health and metrics at `http.port`."""
+    describe_build(settings.general.git_sha)
+    health = Health()
+    health.must_live("producer", lambda: str(publisher.failure) if publisher.failure else None)
+    async with (
+        open_gateway(settings, publisher, health) as gateway,
+        serving(build(health, *gateway.routes), settings.http, guarded=True),
+    ):
+        await run_together(gateway.parts, stop, health.stopping)
+
+
 async def run_notifier(settings: Settings, stop: asyncio.Event) -> None:
     """One notifier process: subscribers, health and metrics at `http.port`."""
     describe_build(settings.general.git_sha)
@@ -62,7 +76,7 @@ def detection(settings: Settings, publisher: Publisher, detector: Paced, health:
     health.must_be_ready("worker", lambda: "has not started")
 
     async def run(stop: asyncio.Event) -> None:
-        async with ImageLoader(settings.images, detector.model.canvas) as images:
+        async with ImageLoader(readable_uploads(settings), detector.model.canvas) as images:
             parts = WorkerParts(
                 connection=settings.connection,
                 publisher=publisher,

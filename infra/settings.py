@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from producers.upload_policy import UploadPolicy
     from sinks.notifier import NotifierPolicy
     from sinks.parquet_policy import ParquetPolicy
+    from sinks.results_policy import ResultsPolicy
     from sinks.store_policy import StorePolicy
     from sinks.webhook_policy import WebhookPolicy
     from streams.app import WorkerPolicy
@@ -71,6 +72,7 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "batching": ("streams.sizing", "Batching"),
     "parquet": ("sinks.parquet_policy", "ParquetPolicy"),
     "store": ("sinks.store_policy", "StorePolicy"),
+    "results": ("sinks.results_policy", "ResultsPolicy"),
     "notifier": ("sinks.notifier", "NotifierPolicy"),
     "tail": ("streams.tail", "TailPolicy"),
     "worker": ("streams.app", "WorkerPolicy"),
@@ -197,6 +199,13 @@ class Settings:
         from sinks.store_policy import StorePolicy
 
         return self._section("store", StorePolicy)
+
+    @property
+    def results(self) -> "ResultsPolicy":
+        """Section `results`."""
+        from sinks.results_policy import ResultsPolicy
+
+        return self._section("results", ResultsPolicy)
 
     @property
     def notifier(self) -> "NotifierPolicy":

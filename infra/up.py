@@ -1,4 +1,4 @@
-"""Everything in one process: a broker if wanted, worker, Parquet sink and notifier."""
+"""Everything in one process: a broker if wanted, worker, Parquet sink, result store and gateway."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -10,9 +10,11 @@ from infra.broker.embedded import EmbeddedKafka
 from infra.broker.local import LocalKafka
 from infra.connections import check_connection
 from infra.demo import fresh_lake, on_embedded
+from infra.gateway import open_gateway
 from infra.runtime import run_together
 from infra.server import build, serving
 from infra.settings import Settings
+from infra.store import projection
 from infra.telemetry import Health
 from infra.topics import TopicAdmin
 from infra.wiring import open_publisher
@@ -30,8 +32,9 @@ def kafka_for(settings: Settings, kafka: str) -> Iterator[Settings]:
     if kafka == "embedded":
         with EmbeddedKafka() as broker:
             broker.create(topic.name for topic in settings.topics.catalogue())
-            lake = {"parquet.directory": fresh_lake(settings, "up")}
-            yield on_embedded(settings.defaulting(lake), broker.bootstrap)
+            folder = fresh_lake(settings, "up")
+            kept = {"parquet.directory": folder / "lake", "store.database_url": f"sqlite:///{folder / 'store.db'}"}
+            yield on_embedded(settings.defaulting(kept), broker.bootstrap)
         return
     if kafka == "local":
         local = LocalKafka(settings.state_dir / "broker", cache=settings.general.cache_dir)
@@ -52,12 +55,17 @@ async def run_everything(
     """Run until `stop`; `tell` gets lines for whoever started it."""
     health = Health()
     with open_publisher(settings) as publisher:
-        follow, add_routes = services.notifier(settings, health)
-        # In the order in which they end: what the worker still writes, the sink and the notifier still carry on.
-        parts = services.working_parts(settings, publisher, detector, health)
-        parts |= {"parquet": services.parquet(settings, publisher, health, _CATCH_UP_S), "notifier": follow}
-        async with serving(build(health, add_routes), settings.http) as url:
-            bootstrap = settings.kafka.bootstrap
-            tell(f"Kafka at {bootstrap}, HTTP at {url}, Parquet in {settings.parquet.directory.absolute()}")
-            tell(f"to publish: sightstream --set kafka.bootstrap={bootstrap} publish --wait DIRECTORY")
-            await run_together(parts, stop, health.stopping)
+        async with open_gateway(settings, publisher, health) as gateway:
+            # In the order in which they end: what the worker still writes, the sinks and the gateway still carry on.
+            parts = services.working_parts(settings, publisher, detector, health)
+            parts |= {
+                "parquet": services.parquet(settings, publisher, health, _CATCH_UP_S),
+                "projection": projection(settings, health, _CATCH_UP_S),
+                **gateway.parts,
+            }
+            async with serving(build(health, *gateway.routes), settings.http, guarded=True) as url:
+                bootstrap = settings.kafka.bootstrap
+                tell(f"Kafka at {bootstrap}, Parquet in {settings.parquet.directory.absolute()}")
+                tell(f"page and API: {url}  (sightstream detect --server {url} FILE...)")
+                tell(f"to publish: sightstream --set kafka.bootstrap={bootstrap} publish --wait DIRECTORY")
+                await run_together(parts, stop, health.stopping)

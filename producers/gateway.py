@@ -184,7 +184,8 @@ class _Routes:
             text = await outcomes.image(tenant, ids[0], wait_s)
         if text is None:
             return answer
-        return web.Response(status=200, text=text, headers=answer.headers, content_type="application/json")
+        headers = {name: value for name, value in answer.headers.items() if name != "Content-Type"}
+        return web.Response(status=200, text=text, headers=headers, content_type="application/json")
 
     def _read_query(self, request: web.Request) -> tuple[float, Options]:
         """Seconds to wait, and the options of a raw body."""

@@ -33,3 +33,22 @@ def parquet(settings: Settings, directory: Path | None, *, http: bool) -> None:
     check_connection(settings.connection)
     with open_publisher(settings) as publisher:
         run_process(partial(run_parquet, settings, publisher, http), settings.general.grace_s)
+
+
+@command.command("store")
+@click.option("--database", metavar="URL", help="The database; else store.database_url, else a file in state_dir.")
+@click.option("--http/--no-http", default=False, help="Serve /healthz, /readyz and /metrics at http.host:http.port.")
+@click.pass_obj
+def store(settings: Settings, database: str | None, *, http: bool) -> None:
+    """Keep requests, results and batches in a database, for gateways to read. One is enough; more stand by and share the work."""
+    from functools import partial
+
+    from infra import logs
+    from infra.connections import check_connection
+    from infra.runtime import run_process
+    from infra.store import run_store
+
+    settings = settings.overriding({"store.database_url": database}).checked_fully()
+    logs.set_up(settings.log)
+    check_connection(settings.connection)
+    run_process(partial(run_store, settings, http), settings.general.grace_s)

@@ -1,4 +1,4 @@
-"""`sightstream up`: everything in one process - broker if wanted, worker, Parquet sink, notifier - until a signal ends it."""
+"""`sightstream up`: everything in one process - broker if wanted, worker, sinks, gateway - until a signal ends it."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ from infra.settings import Settings
 def command(
     settings: Settings, kafka: str, model: Path | None, images: Path | None, directory: Path | None, port: int | None
 ) -> None:
-    """Run broker, worker, Parquet sink and notifier in one process. Ctrl-C or SIGTERM drains and exits 0."""
+    """Run broker, worker, Parquet sink, result store and gateway in one process. Ctrl-C or SIGTERM drains and exits 0."""
     from functools import partial
 
     from infra import logs
