@@ -23,7 +23,7 @@ RUN uv pip install --python /opt/sightstream --constraints constraints.txt --bui
 
 FROM python:${PYTHON} AS runtime
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin sightstream \
-    && install --directory --owner 10001 --group 10001 /lake /state
+    && install --directory --owner 10001 --group 10001 /lake /state /uploads
 ENV PATH=/opt/sightstream/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     SIGHTSTREAM_STATE_DIR=/state \
@@ -52,7 +52,7 @@ CMD ["sink", "parquet", "--http"]
 
 FROM runtime AS gateway
 COPY --from=build /opt/sightstream /opt/sightstream
-CMD ["notifier", "--port", "8080"]
+CMD ["gateway", "--port", "8080"]
 
 FROM runtime AS worker
 COPY --from=build-worker /opt/sightstream /opt/sightstream

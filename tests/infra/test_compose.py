@@ -24,7 +24,7 @@ def _command_line(service: dict[str, Any]) -> list[str]:
 
 
 def test_the_services_are_those_of_the_pipeline() -> None:
-    assert set(SERVICES) == {"kafka", "registry", "topics", "worker", "sink", "gateway", "publish"}
+    assert set(SERVICES) == {"kafka", "registry", "topics", "worker", "sink", "store", "gateway", "keys", "publish"}
 
 
 @pytest.mark.parametrize("name", ["kafka", "registry"])
@@ -90,7 +90,7 @@ def test_the_images_own_commands_are_commands_of_the_cli() -> None:
             parse(command)
 
 
-@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"topics", "publish"}))
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"topics", "keys", "publish"}))
 def test_services_that_stay_have_a_health_check(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
     assert SERVICES[name]["restart"] == "unless-stopped"
