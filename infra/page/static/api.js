@@ -56,9 +56,10 @@ export class Api extends EventTarget {
     return (await this.#ask(`/v1/images/${encodeURIComponent(id)}/annotated?format=webp&min_score=1&max_side=${side}`)).blob();
   }
 
-  /** The picture with its boxes, as a JPEG. */
-  async annotated(id, minScore) {
-    return (await this.#ask(`/v1/images/${encodeURIComponent(id)}/annotated?format=jpeg&min_score=${minScore}`)).blob();
+  /** The picture with the boxes that `filter` (min_score, labels) lets through, as a JPEG. */
+  async annotated(id, filter) {
+    const query = new URLSearchParams({ format: "jpeg", ...filter });
+    return (await this.#ask(`/v1/images/${encodeURIComponent(id)}/annotated?${query}`)).blob();
   }
 
   async status() {

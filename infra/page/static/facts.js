@@ -2,7 +2,7 @@
 
 import { byId, el, rove } from "./dom.js";
 import { colourOf } from "./paint.js";
-import { count, milliseconds, sentence, STATES } from "./words.js";
+import { count, milliseconds, reason, sentence, STATES } from "./words.js";
 
 const STEPS = [
   ["upload", "Upload and log", "From this browser until the log had confirmed it"],
@@ -73,8 +73,9 @@ function summary({ state, width, height, model }) {
 function explanation({ problem, failure }) {
   if (problem) return [el("p", { className: "wrong" }, sentence(problem), ...(problem.detail ? [el("small", {}, problem.detail)] : []))];
   if (!failure) return [];
-  const where = [failure.code, failure.stage && `in ${failure.stage}`, failure.attempts > 1 && `after ${failure.attempts} attempts`];
-  return [el("p", { className: "wrong" }, failure.message || "It could not be looked at.", el("small", {}, where.filter(Boolean).join(", ")))];
+  const { code, message, stage, attempts } = failure;
+  const details = [message, code, stage && `in ${stage}`, attempts > 1 && `after ${attempts} attempts`].filter(Boolean);
+  return [el("p", { className: "wrong" }, reason(failure), el("small", {}, details.join(", ")))];
 }
 
 /** Milliseconds of each step; what this browser did not see itself is left out. */

@@ -2,7 +2,7 @@
 
 import { nameOf } from "./album.js";
 import { byId, eachFrame, el, rove } from "./dom.js";
-import { clock, count, milliseconds, tally } from "./words.js";
+import { clock, count, milliseconds, reason, tally } from "./words.js";
 
 const ROWS = 100;
 const RATE_OVER_MS = 10_000;
@@ -62,7 +62,7 @@ export class Feed {
       { type: "button", tabIndex: -1 },
       el("time", { dateTime: new Date(at).toISOString() }, clock(at)),
       el("span", { className: "name" }, nameOf(event)),
-      el("span", { className: failed ? "outcome wrong" : "outcome" }, failed ? `failed: ${event.code}` : tally(event.detections)),
+      el("span", { className: failed ? "outcome wrong" : "outcome" }, failed ? reason(event) : tally(event.detections)),
       el("span", { className: "took" }, took === null ? "" : milliseconds(Math.max(0, took))),
     );
     button.addEventListener("click", () => this.#open(event.image_id));

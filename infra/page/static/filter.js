@@ -27,6 +27,11 @@ export class Filter extends EventTarget {
     return detections.filter(({ label, score }) => score >= this.minScore && (!this.#wanted.size || this.#wanted.has(label)));
   }
 
+  /** The same for the API. */
+  get query() {
+    return { min_score: this.minScore, ...(this.#wanted.size && { labels: [...this.#wanted].join(",") }) };
+  }
+
   /** Offers the classes of these detections, too. */
   learn(detections) {
     const before = this.#classes.size;
@@ -35,9 +40,11 @@ export class Filter extends EventTarget {
   }
 
   #offer() {
+    const focused = this.#chips.contains(document.activeElement) ? document.activeElement.dataset.label : null;
     const labels = [...this.#classes.keys()].sort();
     this.#chips.replaceChildren(this.#chip("All classes", null), ...labels.map((label) => this.#chip(label, label)));
     this.#settle();
+    if (focused !== null) [...this.#chips.children].find(({ dataset }) => dataset.label === focused).focus();
   }
 
   #chip(text, label) {

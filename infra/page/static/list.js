@@ -1,8 +1,8 @@
 // The list of pictures: one tab stop, arrows choose.
 
-import { byId, el, rove } from "./dom.js";
+import { byId, eachFrame, el, rove } from "./dom.js";
 import { paintBoxes } from "./paint.js";
-import { count, sentence, STATES } from "./words.js";
+import { count, reason, sentence, STATES } from "./words.js";
 
 const TALLEST = 96; // pixels of a thumbnail, for screens with two of them for each CSS pixel
 
@@ -14,6 +14,7 @@ export class List {
   #rows = new Map(); // picture -> the elements of its row
   #list = byId("list");
   #settle;
+  #figures = eachFrame(() => this.#count());
 
   /** `choose(picture)` is called when somebody chooses one. */
   constructor({ album, filter, shelf, choose }) {
@@ -30,7 +31,8 @@ export class List {
 
   mark(chosen) {
     for (const [picture, { button }] of this.#rows) button.setAttribute("aria-current", String(picture === chosen));
-    this.#rows.get(chosen)?.row.scrollIntoView({ block: "nearest", inline: "nearest" });
+    const row = this.#rows.get(chosen)?.row;
+    if (row) bringInto(this.#list, row);
   }
 
   #add(picture) {
@@ -50,6 +52,7 @@ export class List {
 
   async #picture(picture) {
     const parts = this.#rows.get(picture);
+    parts.asked = picture.state;
     parts.pixels = await this.#shelf.thumbnail(picture);
     this.#paint(picture, parts);
   }
@@ -64,6 +67,8 @@ export class List {
     progress.value = picture.sent;
     this.#paint(picture, parts);
     this.#figures();
+    // The server has the pixels of an image only once it is done.
+    if (!picture.file && picture.state === "completed" && parts.asked && parts.asked !== "completed") this.#picture(picture);
   }
 
   #words(picture) {
@@ -71,7 +76,7 @@ export class List {
     if (problem) return sentence(problem);
     if (state === "uploading") return sent < 1 ? `Uploading, ${Math.floor(sent * 100)} %` : "Uploaded, being taken";
     if (state === "completed") return count(this.#filter.of(picture).length, "box", "boxes");
-    return state === "failed" ? `Failed: ${failure?.code ?? ""}` : STATES[state];
+    return state === "failed" && failure ? reason(failure) : STATES[state];
   }
 
   #paint(picture, { canvas, pixels }) {
@@ -90,10 +95,17 @@ export class List {
     this.#settle();
   }
 
-  #figures() {
+  #count() {
     const pictures = this.#album.pictures;
     const done = pictures.filter(({ state }) => ["completed", "failed", "refused"].includes(state)).length;
     byId("list-figures").textContent = pictures.length ? `${done} of ${pictures.length} done` : "";
     byId("list-empty").hidden = pictures.length > 0;
   }
+}
+
+/** Scrolls the list, and nothing around it. */
+function bringInto(list, row) {
+  const [room, place] = [list.getBoundingClientRect(), row.getBoundingClientRect()];
+  const past = (start, end, from, to) => Math.max(0, end - to) || Math.min(0, start - from);
+  list.scrollBy(past(place.left, place.right, room.left, room.right), past(place.top, place.bottom, room.top, room.bottom));
 }

@@ -17,7 +17,7 @@ import { Status } from "./status.js";
 import { Stream } from "./stream.js";
 import { Uploads } from "./uploads.js";
 import { Watch } from "./watch.js";
-import { count, sentence, tally } from "./words.js";
+import { count, reason, sentence, tally } from "./words.js";
 
 const RECENT = 24;
 const STORE_MAY_TAKE_S = 5;
@@ -55,6 +55,7 @@ function choose(picture) {
 async function open(id) {
   try {
     choose(album.of(id) ?? (await watch.read(id, STORE_MAY_TAKE_S)));
+    byId("stage").scrollIntoView({ block: "nearest" });
   } catch (problem) {
     voice.say(sentence(problem));
     feed.note(sentence(problem));
@@ -70,7 +71,7 @@ function take(files) {
 
 const OUTCOMES = {
   completed: ({ name, detections }) => `${name}: ${tally(detections)}.`,
-  failed: ({ name, failure }) => `${name}: failed, ${failure?.code}.`,
+  failed: ({ name, failure }) => `${name}: ${reason(failure)}`,
   refused: ({ name, problem }) => `${name}: ${sentence(problem)}`,
 };
 const told = new WeakSet();
@@ -81,10 +82,10 @@ album.addEventListener("changed", ({ detail: picture }) => {
   if (outcome && picture.file && !told.has(picture)) {
     told.add(picture);
     voice.say(outcome(picture));
-    if (follows && picture.state === "completed" && chosen?.state !== "completed") show(picture);
+    if (follows && picture.state === "completed" && !(chosen?.state in OUTCOMES)) show(picture);
   }
   if (picture !== chosen) return;
-  stage.draw();
+  stage.renew();
   facts.show(picture);
 });
 album.addEventListener("added", ({ detail }) => filter.learn(detail.detections));
@@ -104,7 +105,7 @@ stream.addEventListener("missed", ({ detail: reason }) => {
 
 api.addEventListener("key", () => {
   stream.start();
-  uploads.hurry();
+  uploads.hurry(true);
   recall();
 });
 window.addEventListener("online", () => stream.hurry());
@@ -114,7 +115,7 @@ window.addEventListener("beforeunload", (event) => uploads.open && event.prevent
 byId("save").addEventListener("click", async () => {
   const { id, name } = chosen;
   try {
-    const url = URL.createObjectURL(await api.annotated(id, filter.minScore));
+    const url = URL.createObjectURL(await api.annotated(id, filter.query));
     Object.assign(document.createElement("a"), { href: url, download: `${name.replace(/\.[^.]+$/, "")}-boxes.jpg` }).click();
     URL.revokeObjectURL(url);
   } catch (problem) {

@@ -4,14 +4,18 @@ import { byId, eachFrame } from "./dom.js";
 import { paintBoxes } from "./paint.js";
 import { count, sentence, STATES, tally } from "./words.js";
 
+const LATE_MS = 150;
+
 export class Stage {
   #filter;
   #shelf;
   #room = byId("stage");
   #canvas = byId("canvas");
   #words = byId("stage-words");
+  #wanted = null;
   #picture = null;
   #pixels = null;
+  #coming = false;
   #chosen = null;
   draw = eachFrame(() => this.#draw());
 
@@ -22,19 +26,33 @@ export class Stage {
     filter.addEventListener("changed", this.draw);
   }
 
+  /** The picture before stays until this one's pixels are there, but not for long: no box is ever drawn on another picture. */
   async show(picture) {
-    this.#picture = picture;
-    this.#chosen = null;
-    this.draw();
+    this.#wanted = picture;
+    const late = setTimeout(() => this.#hang(picture, null, true), LATE_MS);
     const pixels = await this.#shelf.pixels(picture);
-    if (picture !== this.#picture) return;
-    this.#pixels = pixels;
-    this.draw();
+    clearTimeout(late);
+    this.#hang(picture, pixels, false);
+  }
+
+  /** News of the picture: its boxes, or that the server has its pixels now. */
+  renew() {
+    if (this.#picture?.state === "completed" && !this.#pixels && !this.#coming) this.show(this.#picture);
+    else this.draw();
   }
 
   /** Lets one detection stand out, or none. */
   point(detection) {
     this.#chosen = detection;
+    this.draw();
+  }
+
+  #hang(picture, pixels, coming) {
+    if (picture !== this.#wanted) return;
+    if (picture !== this.#picture) this.#chosen = null;
+    this.#picture = picture;
+    this.#pixels = pixels;
+    this.#coming = coming;
     this.draw();
   }
 
@@ -70,7 +88,8 @@ export class Stage {
     const { name, state } = picture;
     const outcome = state === "completed" ? `${count(found.length, "box", "boxes")} shown: ${tally(found)}` : STATES[state];
     this.#canvas.setAttribute("aria-label", `${name}. ${outcome}`);
-    this.#words.textContent = this.#pixels ? "" : picture.problem ? sentence(picture.problem) : "There is no picture to show.";
+    const missing = this.#coming ? "The picture is on its way." : "There is no picture to show.";
+    this.#words.textContent = picture.problem ? sentence(picture.problem) : missing;
     this.#words.hidden = Boolean(this.#pixels);
   }
 }

@@ -7,6 +7,8 @@ const AT_ONCE = 3;
 const FIRST_RETRY_MS = 1_000;
 const LAST_RETRY_MS = 20_000;
 const NAME_LENGTH = 200;
+const SILENT_MS = 60_000; // neither progress nor an answer: the connection is taken for dead
+const UNREADABLE = new Problem(415, { code: "unreadable" });
 
 export class Uploads {
   #api;
@@ -16,6 +18,7 @@ export class Uploads {
   #failures = 0;
   #heldUntil = 0;
   #timer = 0;
+  #told = false; // whether the server itself said how long to wait
 
   constructor(api, album) {
     this.#api = api;
@@ -31,8 +34,9 @@ export class Uploads {
     return this.#waiting.length + this.#sending;
   }
 
-  /** The server may take uploads again: there is another key, or it is back. */
-  hurry() {
+  /** The server is back: waits no longer, unless the server said how long. There is another key: waits no longer. */
+  hurry(another = false) {
+    if (this.#told && !another) return;
     this.#heldUntil = 0;
     this.#failures = 0;
     this.#next();
@@ -59,7 +63,7 @@ export class Uploads {
       picture.marks.accepted = performance.now();
       this.#album.accept(picture, id);
     } catch (problem) {
-      this.#remedy(upload, problem);
+      this.#remedy(upload, problem.status === 0 && !(await isReadable(picture.file)) ? UNREADABLE : problem);
     }
     this.#sending--;
     this.#next();
@@ -72,6 +76,7 @@ export class Uploads {
     this.#waiting.unshift(upload);
     const backOff = Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#failures++);
     // Without a key nothing goes on until somebody gives one.
+    this.#told = problem.retryAfterMs !== null;
     const waitMs = problem.status === 401 ? Infinity : (problem.retryAfterMs ?? backOff);
     this.#heldUntil = Math.max(this.#heldUntil, performance.now() + waitMs);
   }
@@ -83,14 +88,24 @@ export class Uploads {
     request.open("POST", `/v1/images?attributes=${encodeURIComponent(attributes)}`);
     const headers = { ...this.#api.headers, "Content-Type": picture.file.type || "application/octet-stream", "Idempotency-Key": key };
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    request.upload.onprogress = ({ loaded, total }) => this.#album.change(picture, { sent: total ? loaded / total : 0 });
     return new Promise((taken, failed) => {
-      request.onerror = request.onabort = request.ontimeout = () => failed(new Problem(0));
+      let watch = 0;
+      const expect = () => {
+        clearTimeout(watch);
+        watch = setTimeout(() => request.abort(), SILENT_MS);
+      };
+      request.upload.onprogress = ({ loaded, total }) => {
+        expect();
+        this.#album.change(picture, { sent: total ? loaded / total : 0 });
+      };
+      request.onloadend = () => clearTimeout(watch);
+      request.onerror = request.onabort = () => failed(new Problem(0));
       request.onload = () => {
         const { status, responseText } = request;
         if (status === 200 || status === 202) taken(JSON.parse(responseText));
         else failed(problemOf(status, responseText, request.getResponseHeader("Retry-After")));
       };
+      expect();
       request.send(picture.file);
     });
   }
@@ -98,3 +113,6 @@ export class Uploads {
 
 /** 128 random bits. `crypto.randomUUID` is missing where the page is served without TLS beyond this machine. */
 const chanceKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+
+/** Browsers say the same of a server that is away and of a file that cannot be read: a folder, or one changed since it was chosen. */
+const isReadable = (file) => file.slice(0, 1).arrayBuffer().then(() => true, () => false);

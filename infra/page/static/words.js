@@ -1,9 +1,18 @@
 // What people are told: problems, states and figures in plain words.
 
 const BY_CODE = {
+  unreadable: "This file cannot be read, or not any more.",
   image_too_many_pixels: "This picture has too many pixels.",
   image_corrupt: "This file cannot be read as a picture.",
   image_empty: "This file is empty.",
+  image_too_large: "This picture is too large.",
+  image_not_found: "The picture is not where it should be.",
+  fetch_timeout: "Fetching the picture took too long.",
+  fetch_failed: "The picture could not be fetched.",
+  deadline_expired: "Its time was up before it could be looked at.",
+  model_unknown: "There is no such model.",
+  detector_failed: "The detector failed on this picture.",
+  decoder_failed: "The decoder failed on this picture.",
   image_infected: "The virus scan refused this file.",
   picture_unavailable: "The original picture is gone.",
   deleted: "This picture was deleted.",
@@ -33,6 +42,9 @@ const BY_STATUS = {
 
 /** One sentence for a Problem. What the server says in its own words stands beside it, in `problem.detail`. */
 export const sentence = (problem) => BY_CODE[problem.code] ?? BY_STATUS[problem.status] ?? "The server refused this.";
+
+/** The same for what became of an image that was taken: `code` as in dead letters. */
+export const reason = ({ code }) => BY_CODE[code] ?? `Failed: ${code}.`;
 
 export const STATES = {
   waiting: "Waiting to be sent",

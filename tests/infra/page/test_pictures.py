@@ -75,7 +75,7 @@ async def test_boxes_come_by_the_stream_and_not_by_asking(visit: Visit, server: 
     await server.finish(second)
     await expect(page.locator("#list .words")).to_have_text(["1 box", "Queued"])
     await server.finish(first, failed="image_corrupt")
-    await expect(page.locator("#list .words")).to_have_text(["1 box", "Failed: image_corrupt"])
+    await expect(page.locator("#list .words")).to_have_text(["1 box", "This file cannot be read as a picture."])
     await expect(page.locator("#list-figures")).to_have_text("2 of 2 done")
     asked = [line for line in server.requests if line.startswith("GET /v1/images/")]
     assert asked == []
@@ -88,9 +88,11 @@ async def test_a_failure_is_explained(visit: Visit, server: PageServer) -> None:
     await give(page, "can.jpg")
     await expect(page.locator("#list .words")).to_have_text("Queued")
     await server.finish(next(iter(server.images)), failed="image_corrupt")
-    await expect(page.locator("#facts .wrong")).to_contain_text("the picture ends too early")
-    await expect(page.locator("#facts .wrong small")).to_have_text("image_corrupt, in decode")
-    await expect(page.locator("#feed .outcome")).to_have_text("failed: image_corrupt")
+    await expect(page.locator("#facts .wrong")).to_contain_text("This file cannot be read as a picture.")
+    await expect(page.locator("#facts .wrong small")).to_have_text(
+        "the picture ends too early, image_corrupt, in decode"
+    )
+    await expect(page.locator("#feed .outcome")).to_have_text("This file cannot be read as a picture.")
 
 
 async def test_classes_and_score_filter_what_is_shown(visit: Visit, server: PageServer) -> None:
@@ -114,10 +116,10 @@ async def test_classes_and_score_filter_what_is_shown(visit: Visit, server: Page
 
     await page.get_by_role("button", name="All classes").click()
     await expect(labels).to_have_count(2)
-    await page.get_by_label("Score at least").fill("50")
+    await page.get_by_label("Minimum score").fill("50")
     await expect(page.locator("#score-words")).to_have_text("0.50")
     await expect(labels).to_have_text(["qr"])
-    await page.get_by_label("Score at least").fill("95")
+    await page.get_by_label("Minimum score").fill("95")
     await expect(labels).to_have_count(0)
 
 
@@ -224,6 +226,23 @@ async def test_what_is_no_picture_is_refused_in_plain_words(visit: Visit, server
     await expect(page.locator("#said")).to_contain_text("note.txt: This file is not")
     await expect(page.locator("#canvas")).to_be_hidden()
     assert server.requests.count("POST /v1/images") == 1
+
+
+async def test_a_file_that_cannot_be_read_is_not_taken_for_a_server_that_is_away(
+    visit: Visit, server: PageServer, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone.jpg"
+    gone.write_bytes((PICTURES / "can.jpg").read_bytes())
+    server.key = "k"
+    page = await visit()
+    await give(page, gone)
+    await expect(page.locator("#list .words")).to_have_text("This server wants an API key.")
+    gone.write_bytes(b"another")
+    await page.get_by_role("button", name="Enter key").click()
+    await page.get_by_label("API key").fill(server.key)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#list .words")).to_have_text("This file cannot be read, or not any more.")
+    assert server.images == {}
 
 
 async def test_too_much_at_once_waits_and_goes_on(visit: Visit, server: PageServer) -> None:
