@@ -33,7 +33,7 @@ def pixels_of(picture: Drawn) -> NDArray[np.int64]:
 
 
 def changed(picture: Drawn) -> NDArray[np.bool_]:
-    return (np.abs(pixels_of(picture) - 128) > 40).any(axis=2)
+    return np.any(np.abs(pixels_of(picture) - 128) > 40, axis=2)
 
 
 def is_like(pixel: NDArray[np.int64], colour: tuple[int, int, int]) -> bool:
