@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import REGISTRY, Counter, Gauge
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -51,6 +51,11 @@ OLDEST = Gauge("sightstream_consumer_oldest_unprocessed_seconds", "Age of the ol
 REBALANCES = Counter("sightstream_rebalances_total", "Changes of the assignment.", ["kind"])
 IN_FLIGHT = Gauge("sightstream_inflight_records", "Records in batches that are not yet safe.")
 LAST_PROCESSED = Gauge("sightstream_last_record_processed_timestamp_seconds", "When a batch was last published.")
+STORE_TRANSACTION = Histogram(
+    "sightstream_store_transaction_seconds",
+    "One transaction of the result store, of up to store.records records.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
 END_TO_END = RunHistogram(
     "sightstream_end_to_end_latency_seconds",
     "From submission of an image until Kafka confirmed its outcome.",

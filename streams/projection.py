@@ -24,6 +24,7 @@ from streams.projected import LogReader, Run, followed_topics
 log = logging.getLogger(__name__)
 
 STAGE = "store"
+FAILPOINTS = ("store.before_write", "store.after_write")
 _RETRY_S = 1.0
 
 
@@ -174,7 +175,8 @@ class Projection:
 
     def _write(self, changes: Changes) -> None:
         reach("store.before_write")
-        self._store.write(changes)
+        with metrics.STORE_TRANSACTION.time():
+            self._store.write(changes)
         reach("store.after_write")
         self._positions.update({step.partition: step.after for step in changes.advances})
 

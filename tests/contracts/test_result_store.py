@@ -166,7 +166,7 @@ async def test_each_status_can_be_asked_for(store: SqlResultStore, log: Log) -> 
 
 
 async def test_nothing_is_read_across_tenants(store: SqlResultStore, log: Log, queue: SqlDeliveryQueue) -> None:
-    other = {"tenant": "other", "batch_id": "b1"}
+    other: dict[str, Any] = {"tenant": "other", "batch_id": "b1"}
     log.write(submission(batch_id="b1"), completion(batch_id="b1"), submission(**other), completion(id="rx", **other))
     log.write(submission("foreign", **other), batch("b1", images=1, callback="https://a.test/"), batch("b2"))
     log.write(deletion("gone", tenant="other"))
@@ -255,10 +255,13 @@ async def test_strange_words_find_nothing_and_break_nothing(store: SqlResultStor
     assert await store.image("acme", strange) is None
     assert await store.batch("acme", strange) is None
     assert (await store.batch_images("acme", strange)).items == ()
-    for name in ("labels", "keys"):
-        assert await ids(store, **{name: (strange,)}) == []
-    for name in ("batch_id", "model"):
-        assert await ids(store, **{name: strange}) == []
+    for query in (
+        replace(ACME, labels=(strange,)),
+        replace(ACME, keys=(strange,)),
+        replace(ACME, batch_id=strange),
+        replace(ACME, model=strange),
+    ):
+        assert await ids(store, query) == []
     assert await ids(store) == ["i1"]
 
 

@@ -106,11 +106,24 @@ def sink_process(
     log: Path = Path(os.devnull),
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """`sightstream sink parquet` as a process that writes to `log`; killed at the end if it still runs."""
+    with command_process(["sink", "parquet", "--dir", str(lake)], connection, topics, settings, log) as process:
+        yield process
+
+
+@contextmanager
+def command_process(
+    command: Sequence[str],
+    connection: KafkaConnection,
+    topics: Topics,
+    settings: Mapping[str, str],
+    log: Path = Path(os.devnull),
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command of `sightstream` as a process that writes to `log`; killed at the end if it still runs."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SIGHTSTREAM_")}
     given = {"KAFKA_BOOTSTRAP": connection.bootstrap, "KAFKA_PREFIX": topics.prefix, **settings}
     with log.open("ab") as said:  # a pipe that nobody reads would hold the process up once it is full
         process = subprocess.Popen(
-            [sys.executable, "-m", "infra.cli", "sink", "parquet", "--dir", str(lake)],
+            [sys.executable, "-m", "infra.cli", *command],
             cwd=ROOT,
             env=environment | {f"SIGHTSTREAM_{name}": value for name, value in given.items()},
             stderr=said,
