@@ -27,10 +27,11 @@ _RUN = pytest.StashKey[Run]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--seed` repeats what chance did in a run."""
+    """`--seed` repeats what chance did in a run; `--pictures` writes the documents' pictures that tests make."""
     parser.addoption(
         "--seed", type=int, help="the seed of every test that leaves something to chance, as a run printed it"
     )
+    parser.addoption("--pictures", action="store_true", help="write the pictures in docs/ that tests make")
 
 
 @pytest.fixture

@@ -60,8 +60,8 @@ export const count = (number, one, many = `${one}s`) => `${number.toLocaleString
 
 export const milliseconds = (ms) => {
   if (ms === null || ms === undefined) return "–";
-  if (ms >= 10_000) return `${(ms / 1000).toFixed(1)} s`;
-  return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms).toLocaleString("en")} ms`;
+  if (ms >= 1_000) return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 };
 
 export const seconds = (ms) => `${Math.max(1, Math.ceil(ms / 1000))} s`;

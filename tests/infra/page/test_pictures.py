@@ -116,10 +116,10 @@ async def test_classes_and_score_filter_what_is_shown(visit: Visit, server: Page
 
     await page.get_by_role("button", name="All classes").click()
     await expect(labels).to_have_count(2)
-    await page.get_by_label("Minimum score").fill("50")
+    await page.get_by_label("Score from").fill("50")
     await expect(page.locator("#score-words")).to_have_text("0.50")
     await expect(labels).to_have_text(["qr"])
-    await page.get_by_label("Minimum score").fill("95")
+    await page.get_by_label("Score from").fill("95")
     await expect(labels).to_have_count(0)
 
 
