@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-import uuid
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ _REFUSED = frozenset({401, 403, 429})
 _NOBODY = Principal(tenant="", subject="", scopes=frozenset())
 _CLIENT_GONE = 499  # as nginx has it
 _STRANGERS_PER_S = 20.0
-_PAUSE_S = 0.1
+_PAUSE_S = 0.25
 _DRAIN_S = 5.0
 
 
@@ -116,7 +116,7 @@ class Audit:
 def _event(request: web.Request, status: int, location: str, now: datetime) -> AuditEvent:
     principal = request.get(REQUEST_KEY, _NOBODY)
     return AuditEvent(
-        id=uuid.uuid4().hex,
+        id=os.urandom(16).hex(),
         at=now,
         tenant=principal.tenant,
         subject=principal.subject,

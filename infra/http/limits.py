@@ -2,9 +2,7 @@
 
 import math
 import random
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 from aiohttp import web
@@ -16,7 +14,7 @@ from schemas.identity import IMAGES_KEY, REQUEST_KEY, Principal
 from schemas.problems import ProblemError
 from schemas.records import Lane
 
-_SUBMIT = ("POST", "/v1/images")
+_IMAGES = "/v1/images"
 _STREAMS = frozenset({"/v1/stream", "/v1/events"})
 
 
@@ -32,7 +30,8 @@ class Limits:
 
     def __init__(self, policy: LimitPolicy, quotas: Quotas, backlog: Backlog | None = None) -> None:
         self._policy, self._quotas, self._backlog = policy, quotas, backlog
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight: dict[str, int] = {}
+        self._all_in_flight = 0
 
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Charge the caller and go on. Raises ProblemError 413, 415, 429 or 503."""
@@ -40,15 +39,25 @@ class Limits:
         if not route.startswith("/v1/"):
             return await handler(request)
         _check_body(request, self._policy.body_bytes)
-        if (request.method, route) == _SUBMIT:
+        submits = route == _IMAGES and request.method == "POST"
+        if submits:
             self._shed(request)
         payer = _payer(request)
         allowance = self._policy.of(payer)
-        with self._counted(payer, allowance, stream=route in _STREAMS):
-            await self._charge(request, payer, allowance)
+        counted = route not in _STREAMS  # which have limits of their own, and last
+        if counted:
+            self._enter(payer, allowance)
+        try:
+            await self._charge(request, payer, allowance, submits=submits)
             response = await handler(request)
-            await self._charge_for_images(request, payer, allowance, response.status)
+            if submits and allowance.images_per_day is not None and response.status < 400:
+                await self._charge_for_images(request, payer, allowance.images_per_day)
             return response
+        finally:
+            if counted:
+                self._leave(payer)
+            if request.content_length is None and request.body_exists:
+                await self._charge_for_chunks(request, payer, allowance)
 
     def _shed(self, request: web.Request) -> None:
         """Refuse images while too many wait: whoever comes back later is served sooner than who queues now."""
@@ -58,60 +67,58 @@ class Limits:
         if waiting is not None and waiting > most:
             raise _overloaded(self._policy.retry_s)
 
-    @contextmanager
-    def _counted(self, payer: str, allowance: Allowance, *, stream: bool) -> Iterator[None]:
-        """Streams have limits of their own (`notifier.connections_*`) and last: they do not take the place of requests."""
-        if stream:
-            yield
-            return
-        if self._in_flight.total() >= self._policy.in_flight:
+    def _enter(self, payer: str, allowance: Allowance) -> None:
+        if self._all_in_flight >= self._policy.in_flight:
             raise _overloaded(1.0)
-        if allowance.in_flight is not None and self._in_flight[payer] >= allowance.in_flight:
+        if allowance.in_flight is not None and self._in_flight.get(payer, 0) >= allowance.in_flight:
             raise ProblemError(429, "too_many_in_flight", "too many requests at once", 1)
-        self._in_flight[payer] += 1
-        try:
-            yield
-        finally:
-            self._in_flight[payer] -= 1
-            if not self._in_flight[payer]:
-                del self._in_flight[payer]
+        self._in_flight[payer] = self._in_flight.get(payer, 0) + 1
+        self._all_in_flight += 1
 
-    async def _charge(self, request: web.Request, payer: str, allowance: Allowance) -> None:
+    def _leave(self, payer: str) -> None:
+        self._all_in_flight -= 1
+        self._in_flight[payer] -= 1
+        if not self._in_flight[payer]:
+            del self._in_flight[payer]
+
+    async def _charge(self, request: web.Request, payer: str, allowance: Allowance, *, submits: bool) -> None:
         if allowance.requests_per_s is not None:
-            quota = Quota("requests", allowance.requests_per_s, "second")
-            taken = await self._quotas.take(quota, payer)
-            standing = await self._quotas.standing(quota, payer)
-            edge_of(request).headers |= _headers(standing)
-            if not taken:
+            standing = await self._quotas.take(Quota("requests", allowance.requests_per_s, "second"), payer)
+            edge_of(request).headers.update(_headers(standing))
+            if not standing.taken:
                 raise _exceeded("rate_limited", "too many requests; come again later", standing)
-        size = request.content_length or 0
-        for amount, period, code in (
-            (allowance.bytes_per_minute, "minute", "rate_limited"),
-            (allowance.bytes_per_day, "day", "quota_exceeded"),
-        ):
-            if amount is not None and size:
-                await self._demand(request, payer, Quota("bytes", amount, period), size, code)
-        if allowance.images_per_day is not None and (request.method, route_of(request)) == _SUBMIT:
+        if request.body_exists:
+            for quota, code in _quotas_of_bytes(allowance):
+                self._demand(request, await self._quotas.take(quota, payer, request.content_length or 1), code)
+        if submits and allowance.images_per_day is not None:
             quota = Quota("images", allowance.images_per_day, "day")
-            if await self._quotas.used_up(quota, payer):
-                raise await self._refusal(request, quota, payer, "quota_exceeded")
+            self._demand(request, await self._quotas.look(quota, payer), "quota_exceeded")
 
-    async def _demand(self, request: web.Request, payer: str, quota: Quota, units: int, code: str) -> None:
-        if not await self._quotas.take(quota, payer, units):
-            raise await self._refusal(request, quota, payer, code)
+    @staticmethod
+    def _demand(request: web.Request, standing: Standing, code: str) -> None:
+        if not standing.taken:
+            edge_of(request).headers.update(_headers(standing))
+            quota = standing.quota
+            raise _exceeded(code, f"the {quota.period}'s quota of {quota.what} is used up", standing)
 
-    async def _refusal(self, request: web.Request, quota: Quota, payer: str, code: str) -> ProblemError:
-        standing = await self._quotas.standing(quota, payer)
-        edge_of(request).headers |= _headers(standing)
-        return _exceeded(code, f"the {quota.period}'s quota of {quota.what} is used up", standing)
+    async def _charge_for_chunks(self, request: web.Request, payer: str, allowance: Allowance) -> None:
+        """A body that did not say how long it is: it is known now."""
+        for quota, _ in _quotas_of_bytes(allowance):
+            await self._quotas.add(quota, payer, request.content.total_bytes)
 
-    async def _charge_for_images(self, request: web.Request, payer: str, allowance: Allowance, status: int) -> None:
+    async def _charge_for_images(self, request: web.Request, payer: str, amount: int) -> None:
         """How many there are is known once they were read: the last request of a day may go beyond its quota."""
-        if allowance.images_per_day is None or (request.method, route_of(request)) != _SUBMIT or status >= 400:
-            return
         count = request.get(IMAGES_KEY, 1)
         if isinstance(count, int) and count > 0:
-            await self._quotas.add(Quota("images", allowance.images_per_day, "day"), payer, count)
+            await self._quotas.add(Quota("images", amount, "day"), payer, count)
+
+
+def _quotas_of_bytes(allowance: Allowance) -> Iterator[tuple[Quota, str]]:
+    """With the code of a refusal."""
+    if allowance.bytes_per_minute is not None:
+        yield Quota("bytes", allowance.bytes_per_minute, "minute"), "rate_limited"
+    if allowance.bytes_per_day is not None:
+        yield Quota("bytes", allowance.bytes_per_day, "day"), "quota_exceeded"
 
 
 def _payer(request: web.Request) -> str:

@@ -1,6 +1,7 @@
 """Which web pages may call, and what browsers are told about it (CORS)."""
 
 from collections.abc import Collection
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -37,7 +38,7 @@ class Origins:
 
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse, answer a preflight, or go on."""
-        if self._loopback_only and not is_loopback(_name_of(request.host)):
+        if self._loopback_only and not _is_this_machine(request.host):
             raise ProblemError(403, "origin_forbidden", "this server answers on its own machine's names only")
         origin = request.headers.get("Origin")
         if origin is None:
@@ -57,9 +58,10 @@ class Origins:
         return origin in self._allowed or urlsplit(origin).netloc == request.host
 
 
-def _name_of(host: str) -> str:
-    """The host without its port: `[::1]:8080` -> `::1`."""
+@lru_cache(maxsize=256)
+def _is_this_machine(host: str) -> bool:
+    """Whether a `Host` header, with its port or without (`[::1]:8080`), means loopback."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
-        return ""
+        return False

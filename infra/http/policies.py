@@ -76,7 +76,7 @@ class IdentityPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowance:
-    """What one tenant may ask of the gateways; None: as much as it likes. A day is 24 hours from the first use.
+    """What one tenant may ask of the gateways; None: as much as it likes. Each period begins with the first use.
 
     `in_flight`: requests at once in each gateway, streams not counted; the others hold for all gateways together where they share a Redis.
     `bytes_*` count bodies.

@@ -1,7 +1,7 @@
 """What the edge keeps of a request while it is handled, and where it really comes from."""
 
+import os
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
@@ -19,28 +19,30 @@ _EDGE = "edge"
 class Edge:
     """The edge's own notes on a request; one object, whatever copies of the request there are."""
 
-    __slots__ = ("headers", "prepared")
+    __slots__ = ("headers", "prepared", "route")
 
-    def __init__(self) -> None:
+    def __init__(self, route: str = "") -> None:
         self.headers: dict[str, str] = {}
         self.prepared = False
+        self.route = route
 
 
 def edge_of(request: web.BaseRequest) -> Edge:
     """The notes; empty ones for a request that did not come through the middlewares."""
-    edge = request.get(_EDGE)
-    if not isinstance(edge, Edge):
+    edge: Edge | None = request.get(_EDGE)
+    if edge is None:
         edge = request[_EDGE] = Edge()
     return edge
 
 
-def name_request(request: web.Request) -> str:
-    """Give the request its id: the caller's own, if it is harmless, else a fresh one."""
+def begin(request: web.Request) -> Edge:
+    """Begin the notes, and give the request its id: the caller's own, if it is harmless, else a fresh one."""
+    resource = request.match_info.route.resource
+    edge = request[_EDGE] = Edge("" if resource is None else resource.canonical)
     given = request.headers.get("X-Request-Id", "")
-    name = given if _NAME.fullmatch(given) else uuid.uuid4().hex
-    request[REQUEST_ID] = name
-    edge_of(request).headers["X-Request-Id"] = name
-    return name
+    name = given if _NAME.fullmatch(given) else os.urandom(16).hex()
+    request[REQUEST_ID] = edge.headers["X-Request-Id"] = name
+    return edge
 
 
 def seen_through(request: web.Request, proxies: Sequence[IPv4Network | IPv6Network]) -> web.Request:
@@ -64,8 +66,7 @@ def seen_through(request: web.Request, proxies: Sequence[IPv4Network | IPv6Netwo
 
 def route_of(request: web.Request) -> str:
     """The route's pattern, such as `/v1/images/{id}`; empty where there is none. What callers choose is not in it."""
-    resource = request.match_info.route.resource
-    return "" if resource is None else resource.canonical
+    return edge_of(request).route
 
 
 def _is_address(text: str) -> bool:

@@ -5,8 +5,7 @@ What holds for headers, and for connections without requests, is aiohttp's own t
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +53,12 @@ class SlowClients:
             self._departures[request.transport] = _Departure(0, self._now())
         if not request.body_exists:
             return await handler(request)
-        with self._watched(request):
+        arrival = _Arrival(request.content, request.transport, self._now())
+        self._arrivals.add(arrival)
+        try:
             return await handler(request)
+        finally:
+            self._arrivals.discard(arrival)
 
     def look(self) -> None:
         """End what is too slow as of now."""
@@ -63,15 +66,6 @@ class SlowClients:
             self._look_at_body(arrival)
         for transport, departure in tuple(self._departures.items()):
             self._look_at_answer(transport, departure)
-
-    @contextmanager
-    def _watched(self, request: web.Request) -> Iterator[None]:
-        arrival = _Arrival(request.content, request.transport, self._now())
-        self._arrivals.add(arrival)
-        try:
-            yield
-        finally:
-            self._arrivals.discard(arrival)
 
     def _look_at_body(self, arrival: _Arrival) -> None:
         content, now = arrival.content, self._now()

@@ -23,7 +23,7 @@ from infra.http.origins import Origins
 from infra.http.policies import IdentityPolicy, LimitPolicy
 from infra.http.problems import problems
 from infra.http.quotas import Quotas
-from infra.http.requests import Handler, name_request, route_of, seen_through
+from infra.http.requests import Handler, begin, seen_through
 from infra.http.slow_clients import SlowClients
 from schemas.errors import ConfigurationError
 from sinks.admission import is_loopback
@@ -87,7 +87,7 @@ class _Outermost:
         self._proxies = identity.trusted_proxies
 
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        name_request(request)
+        route = begin(request).route or "none"
         began, status = time.perf_counter(), 499
         metrics.IN_FLIGHT.inc()
         try:
@@ -95,8 +95,8 @@ class _Outermost:
             status = response.status
         finally:
             metrics.IN_FLIGHT.dec()
-            route = route_of(request) or "none"
-            metrics.REQUESTS.labels(request.method if route != "none" else "any", route, status).inc()
+            # A method without a route is whatever a caller likes.
+            metrics.REQUESTS.labels("any" if route == "none" else request.method, route, status).inc()
             metrics.DURATION.labels(route).observe(time.perf_counter() - began)
         return response
 
