@@ -20,6 +20,7 @@ from sinks.access import Access
 from sinks.admission import Admission, TokenBucket, check_origin
 from sinks.connection import EventStreamTransport, WebSocketTransport, serve
 from sinks.filters import InvalidMessageError
+from sinks.frames import Frames
 from sinks.inbound import TICKET, Subscription, parse_message, parse_query
 from sinks.notifier import Hub, UnavailableError, every
 from sinks.outbox import Close, Closing, Outbox
@@ -55,7 +56,7 @@ def add_routes(app: web.Application, hub: Hub, access: Access | None = None) -> 
 
 def _sweeping(access: Access, every_s: float) -> Callable[[web.Application], AsyncIterator[None]]:
     async def sweep(_: web.Application) -> AsyncIterator[None]:
-        task = asyncio.create_task(every(every_s, access.sweep))
+        task = asyncio.create_task(every(lambda: every_s, access.sweep))
         yield
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -104,6 +105,7 @@ class _Streams:
         self._hub, self._access = hub, access
         self._policy = hub.policy
         self._admission = Admission(hub.policy)
+        self._frames = Frames()
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
         """With a query: subscribed at once. Without: the first message subscribes, within `subscribe_within_s`."""
@@ -187,7 +189,8 @@ class _Streams:
                 deadline = asyncio.get_running_loop().call_later(
                     self._policy.subscribe_within_s, self._expect_subscription, outbox
                 )
-                transport = WebSocketTransport(request, socket)
+                transport = WebSocketTransport(request, socket, self._frames)
+                outbox.attach(transport.write_now)
                 writer = asyncio.create_task(serve(outbox, transport, self._policy.send_timeout_s))
                 listener = asyncio.create_task(self._listen(socket, outbox, visitor))
                 try:

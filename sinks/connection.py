@@ -8,6 +8,7 @@ from typing import Protocol
 from aiohttp import ClientConnectionResetError, web
 
 from sinks import metrics
+from sinks.frames import Frames
 from sinks.outbox import Close, Closing, Outbox
 from sinks.ring import Message
 
@@ -28,10 +29,19 @@ class Transport(Protocol):
 
 
 class WebSocketTransport:
-    """Each frame is a JSON array of messages."""
+    """Each frame is a JSON array of messages. `frames` is shared by all: clients that want the same get the same bytes."""
 
-    def __init__(self, request: web.Request, socket: web.WebSocketResponse) -> None:
-        self._request, self._socket = request, socket
+    def __init__(self, request: web.Request, socket: web.WebSocketResponse, frames: Frames) -> None:
+        self._request, self._socket, self._frames = request, socket, frames
+
+    def write_now(self, messages: Sequence[Message]) -> bool:
+        """One text frame, straight to a socket that takes it; False, and nothing is written, while something waits in it."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing() or self._socket.closed or transport.get_write_buffer_size():
+            return False
+        transport.write(self._frames.of(messages))
+        metrics.ws_sent_messages.inc(len(messages))
+        return True
 
     async def send(self, messages: Sequence[Message]) -> None:
         """One text frame."""

@@ -22,7 +22,8 @@ class NotifierPolicy:
     """Knobs of the notifier. All bounds are per process.
 
     `history_*`: what clients can resume from. `replay_events`: the most that one resume gives. `queue_*`: what may wait for one client.
-    `tick_ms`: how long a busy client's events gather into one write. `origins`: browser origins let in besides loopback pages of this
+    `tick_ms`: how long a busy client's events gather into one write; longer where more clients are busy than `frames_per_s` allows, since a
+    write costs the same whatever is in it. `origins`: browser origins let in besides loopback pages of this
     very server, such as `https://app.example.com`. `recheck_s`: how soon a credential that has ended closes its connections.
     """
 
@@ -32,6 +33,7 @@ class NotifierPolicy:
     queue_events: int = 4_000
     queue_bytes: int = 1 << 20
     tick_ms: float = 20.0
+    frames_per_s: float = 40_000.0
     send_timeout_s: float = 10.0
     heartbeat_s: float = 25.0
     subscribe_within_s: float = 10.0
@@ -147,6 +149,7 @@ class Hub:
     def leave(self, outbox: Outbox) -> None:
         """Forget a client."""
         self._unsubscribe(outbox)
+        outbox.detach()
         self._filters.pop(outbox, None)
         self._busy.discard(outbox)
         metrics.ws_connections.set(len(self._filters))
@@ -175,8 +178,8 @@ class Hub:
     def start(self) -> None:
         """Begin ticks and heartbeats on the running loop."""
         self._tasks = [
-            asyncio.create_task(every(self.policy.tick_ms / 1000, self.tick)),
-            asyncio.create_task(every(self.policy.heartbeat_s, self.heartbeat)),
+            asyncio.create_task(every(self._tick_s, self.tick)),
+            asyncio.create_task(every(lambda: self.policy.heartbeat_s, self.heartbeat)),
         ]
 
     async def drain(self) -> None:
@@ -191,6 +194,9 @@ class Hub:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _tick_s(self) -> float:
+        return max(self.policy.tick_ms / 1000, len(self._busy) / self.policy.frames_per_s)
 
     def _missed(self, wanted: Filter, since: str) -> list[Message] | Lost:
         try:
@@ -217,8 +223,8 @@ class Hub:
         return Message(kind, cursor, text)
 
 
-async def every(seconds: float, action: Callable[[], None]) -> None:
+async def every(pause_s: Callable[[], float], action: Callable[[], None]) -> None:
     """Do something again and again until cancelled."""
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(pause_s())
         action()

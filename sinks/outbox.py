@@ -1,6 +1,7 @@
 """What waits for one client: a bounded queue that never makes anybody else wait."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -29,10 +30,15 @@ class Closing:
     reason: str
 
 
+WriteNow = Callable[[Sequence[Message]], bool]
+"""Writes messages if that takes no waiting; False where it would, and nothing was written."""
+
+
 class Outbox:
     """The queue of one client, joined into one write per tick, or written at once when the client was idle.
 
-    `offer` never blocks: beyond `events` or `size_bytes` the queue is dropped and the client closed as slow. One task takes.
+    `offer` never blocks: beyond `events` or `size_bytes` the queue is dropped and the client closed as slow. A client that keeps up is
+    written to right here; only what would have to wait is left to the one task that takes.
     `busy` is the shared set of outboxes that wait for the next tick. Used on one event loop only.
     """
 
@@ -42,8 +48,19 @@ class Outbox:
         self._queue: list[Message] = []
         self._wake = asyncio.Event()
         self._idle = True
+        self._write_now: WriteNow | None = None
+        self._due = False
         self.queued_bytes = 0
         self.closing: Closing | None = None
+
+    def attach(self, write_now: WriteNow) -> None:
+        """Spare the task that takes what can be written without it. Call on the event loop."""
+        self._write_now = write_now
+        self._loop = asyncio.get_running_loop()
+
+    def detach(self) -> None:
+        """Undo `attach`: the client is gone, whatever is still due."""
+        self._write_now = None
 
     def offer(self, message: Message) -> None:
         """Queue a message; ignored once the client is being closed."""
@@ -55,7 +72,7 @@ class Outbox:
         if len(self._queue) > events or self.queued_bytes > size_bytes:
             self.abort(Closing(Close.SLOW, "slow"))
         elif self._idle or 2 * len(self._queue) > events or 2 * self.queued_bytes > size_bytes:
-            self._wake.set()
+            self._let_go_soon()
 
     @property
     def empty(self) -> bool:
@@ -76,16 +93,38 @@ class Outbox:
     def tick(self) -> None:
         """Let what has gathered go; with nothing gathered the client is idle again."""
         if self._queue:
-            self._wake.set()
+            self._let_go()
         else:
             self._idle = True
             self._busy.discard(self)
 
     async def take(self) -> list[Message]:
         """Wait for messages and take them all, in order. Empty means that nothing more will come: see `closing`."""
-        if self.closing is None:
+        while self.closing is None:
             await self._wake.wait()
             self._wake.clear()
+            if self._queue:
+                break
+        return self._taken()
+
+    def _let_go_soon(self) -> None:
+        """Once whoever offers has offered all it has now."""
+        if self._write_now is None:
+            self._wake.set()
+        elif not self._due:
+            self._due = True
+            self._loop.call_soon(self._let_go)
+
+    def _let_go(self) -> None:
+        self._due = False
+        if not self._queue or self.closing is not None:
+            return  # the last words are the task's
+        if self._write_now is not None and self._write_now(self._queue):
+            self._taken()
+        else:
+            self._wake.set()
+
+    def _taken(self) -> list[Message]:
         self._idle = False
         self._busy.add(self)
         taken, self._queue, self.queued_bytes = self._queue, [], 0

@@ -1,127 +1,168 @@
-"""How many deliveries a second one notifier process makes, and how late.
+"""How many deliveries a second one process makes, and how late.
 
-The hub and its websockets in this process, the clients in another one, both on this machine's loopback. Latency is from `publish` to
-the arrival at the client, parsing left out.
+Results go to a real Kafka; one process follows it and serves websockets, another one publishes and listens, both on one machine.
+Latency is from just before a record is handed to the producer to the arrival at the client, parsing left out.
 """
 
 import asyncio
 import multiprocessing
 import re
+import resource
+import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
+from uuid import uuid4
 
 import aiohttp
 import numpy as np
 from aiohttp import web
 
+from producers.publisher import Publisher
+from schemas.codec import Codec, PackagedSchemas
+from schemas.connection import KafkaConnection
+from schemas.identity import Principal, Scope
+from schemas.records import Detection, DetectionResult
+from schemas.topics import Topics
+from sinks import metrics
+from sinks.access import Access
 from sinks.api import add_routes
-from sinks.events import Event, Kind, Subject
 from sinks.notifier import Hub, NotifierPolicy
+from sinks.outbox import Close
+from streams.tail import Tail
 from tests.benchmarks.report import Section
 from tests.benchmarks.stage import Stage
+from tests.support.kafka import create_topics, delete_topics
+from tests.support.stalled import stalled_clients
+from tests.support.subscribers import knowing
 
-_SENT = re.compile(r'"t":(\d+)')
+_SENT = re.compile(r'"t": ?"(\d+)"')
 _SLICES_PER_S = 50
-
-CLIENTS, SECONDS = 500, 3.0
-LOADS = ((100, 20.0), (250, 20.0), (500, 100.0))
-"""Events a second, and the hub's tick in ms."""
+_TENANTS = 10
+_PATIENT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """`clients` in `groups`; each of `events_per_s` goes to one group."""
+    """`clients` of ten tenants, each of which hears a tenth of `events_per_s`; beside them `stalled` ones that never read."""
 
     clients: int
-    groups: int
     events_per_s: int
-    seconds: float
+    stalled: int = 0
+    seconds: float = 10.0
+
+
+LOADS = (
+    Load(clients=500, events_per_s=100),
+    Load(clients=2_000, events_per_s=100),
+    Load(clients=2_000, events_per_s=500, stalled=20),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured. `cores`: CPU seconds of the notifier's process per second. `complete`: every client got every event."""
+    """What was measured. `cores`: CPU seconds of the serving process per second, Kafka's client in it.
+
+    `complete`: every client got each of its events. `dropped`: clients closed as slow.
+    """
 
     deliveries_per_s: float
     p50_ms: float
     p99_ms: float
     cores: float
     complete: bool
+    dropped: int
 
 
-def measure(load: Load, tick_ms: float = 20.0) -> Figures:
-    """Run one load to its end."""
-    return asyncio.run(_serve(load, tick_ms))
+def measure(load: Load, connection: KafkaConnection) -> Figures:
+    """Run one load to its end, on topics of its own."""
+    _allow_sockets()
+    topics = Topics(f"bench{uuid4().hex[:8]}.")
+    create_topics(connection, topics)
+    try:
+        return asyncio.run(_measure(load, connection, topics))
+    finally:
+        delete_topics(connection, [topic.name for topic in topics.catalogue()])
 
 
-async def _serve(load: Load, tick_ms: float) -> Figures:
-    hub = Hub(
-        NotifierPolicy(tick_ms=tick_ms, connections=20_000, connections_per_address=20_000, connects_per_s=100_000)
+async def _measure(load: Load, connection: KafkaConnection, topics: Topics) -> Figures:
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    slow = metrics.ws_disconnects.labels(str(int(Close.SLOW)))
+    dropped = _value(slow)
+    async with _served(connection, topics) as port:
+        process = multiprocessing.get_context("spawn").Process(
+            target=_clients, args=(port, load, connection, topics, theirs), daemon=True
+        )
+        process.start()
+        try:
+            await asyncio.to_thread(ours.recv)
+            start, cpu = time.monotonic(), time.process_time()
+            published = await asyncio.to_thread(ours.recv)
+            took, cpu = time.monotonic() - start, time.process_time() - cpu
+            latencies_ms = np.frombuffer(await asyncio.to_thread(ours.recv_bytes), np.float64)
+        finally:
+            await asyncio.to_thread(process.join, _PATIENT_S)
+    expected = published * load.clients // _TENANTS
+    p50, p99 = np.percentile(latencies_ms, [50, 99]) if len(latencies_ms) else (np.nan, np.nan)
+    return Figures(
+        len(latencies_ms) / took,
+        float(p50),
+        float(p99),
+        cpu / took,
+        len(latencies_ms) == expected,
+        int(_value(slow) - dropped),
     )
-    hub.open()
-    app = web.Application()
-    add_routes(app, hub)
+
+
+@asynccontextmanager
+async def _served(connection: KafkaConnection, topics: Topics) -> AsyncIterator[int]:
+    """Tail, hub and routes as in a gateway; callers show their tenant's name. Gives the port."""
+    policy = NotifierPolicy(
+        connections=20_000, connections_per_address=20_000, connects_per_s=100_000, send_timeout_s=2.0
+    )
+    hub, tail = Hub(policy), Tail(connection, Codec(PackagedSchemas()), topics)
+    reads = frozenset({Scope.READ})
+    app = knowing({f"t{n}": Principal(tenant=f"t{n}", subject=f"k{n}", scopes=reads) for n in range(_TENANTS)})
+    add_routes(app, hub, Access())
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    ours, theirs = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(
-        target=_clients, args=(runner.addresses[0][1], load, theirs), daemon=True
-    )
-    process.start()
+    await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
+    following = asyncio.create_task(tail.run(hub))
     try:
-        await asyncio.to_thread(ours.recv)
-        start, cpu = time.monotonic(), time.process_time()
-        published = await _publish(hub, load)
-        took, cpu = time.monotonic() - start, time.process_time() - cpu
-        ours.send(published)
-        latencies_ms = np.frombuffer(await asyncio.to_thread(ours.recv_bytes), np.float64)
+        async with asyncio.timeout(_PATIENT_S):
+            while not hub.ready:  # noqa: ASYNC110 - nothing announces it
+                await asyncio.sleep(0.01)
+        yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
-        process.join(30)
-    expected = published * load.clients // load.groups
-    p50, p99 = np.percentile(latencies_ms, [50, 99]) if len(latencies_ms) else (np.nan, np.nan)
-    return Figures(len(latencies_ms) / took, float(p50), float(p99), cpu / took, len(latencies_ms) == expected)
+        tail.stop()
+        await following
 
 
-async def _publish(hub: Hub, load: Load) -> int:
-    """A slice of events at a time, at the load's rate; returns how many there were."""
-    slices = int(load.seconds * _SLICES_PER_S)
-    per_slice = max(1, load.events_per_s // _SLICES_PER_S)
-    start = time.monotonic()
-    for number in range(slices):
-        await asyncio.sleep(max(0.0, start + number / _SLICES_PER_S - time.monotonic()))
-        await hub.publish([_event(number * per_slice + i, load.groups) for i in range(per_slice)])
-    return slices * per_slice
+def _clients(port: int, load: Load, connection: KafkaConnection, topics: Topics, pipe: Connection) -> None:
+    """The other process: connect, publish, say how much, and collect latencies until all have come or a second passes without any."""
+    _allow_sockets()
+    asyncio.run(_listen(port, load, (connection, topics), pipe))
 
 
-def _event(number: int, groups: int) -> Event:
-    """An event of about 300 bytes for one group."""
-    tenant = f"g{number % groups}"
-    subject = Subject(
-        kind=Kind.RESULT, id=str(number), tenant=tenant, batch_id=None, image_id=str(number), key="", scores={}
-    )
-    return Event(subject, f'"id":"{number}","tenant":"{tenant}","pad":"{"x" * 180}","t":{time.monotonic_ns()}}}')
-
-
-def _clients(port: int, load: Load, pipe: Connection) -> None:
-    """The other process: connect, say so, collect latencies until everything published has come or a second passes without any."""
-    asyncio.run(_listen(port, load, pipe))
-
-
-async def _listen(port: int, load: Load, pipe: Connection) -> None:
+async def _listen(port: int, load: Load, log: tuple[KafkaConnection, Topics], pipe: Connection) -> None:
     latencies: list[float] = []
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        stalled_clients(port, "/v1/stream?kind=result&ticket=t0", load.stalled),
+    ):
         sockets = []
         for number in range(load.clients):
-            url = f"http://127.0.0.1:{port}/v1/stream?tenant=g{number % load.groups}"
+            url = f"http://127.0.0.1:{port}/v1/stream?kind=result&ticket=t{number % _TENANTS}"
             sockets.append(await session.ws_connect(url, compress=0))
         readers = [asyncio.create_task(_read(socket, latencies)) for socket in sockets]
         pipe.send("connected")
-        expected = await asyncio.to_thread(pipe.recv) * load.clients // load.groups
-        seen = -1
+        published = await _publish(load, *log)
+        pipe.send(published)
+        expected, seen = published * load.clients // _TENANTS, -1
         while seen < len(latencies) < expected:
             seen = len(latencies)
             await asyncio.sleep(1.0)
@@ -131,29 +172,76 @@ async def _listen(port: int, load: Load, pipe: Connection) -> None:
         await asyncio.gather(*readers, return_exceptions=True)
 
 
+async def _publish(load: Load, connection: KafkaConnection, topics: Topics) -> int:
+    """A slice of results at a time, at the load's rate, from a thread; returns how many there were."""
+    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        slices = int(load.seconds * _SLICES_PER_S)
+        per_slice = max(1, load.events_per_s // _SLICES_PER_S)
+        codec = Codec(PackagedSchemas())
+        with Publisher(connection, codec, topics) as publisher:
+            start = time.monotonic()
+            for number in range(slices):
+                time.sleep(max(0.0, start + number / _SLICES_PER_S - time.monotonic()))
+                for event in range(number * per_slice, (number + 1) * per_slice):
+                    value = codec.encode(_result(event))
+                    publisher.send(topics.detections, str(event).encode(), value, lambda error, receipt: None)
+        loop.call_soon_threadsafe(done.set_result, slices * per_slice)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await done
+
+
+def _result(number: int) -> DetectionResult:
+    """A result of one box for one of the tenants, which says when it was made."""
+    box = Detection(label="person", class_id=0, score=0.9, x1=10.0, y1=20.0, x2=110.0, y2=220.0)
+    return DetectionResult(
+        id=f"r{number}",
+        image_id=f"i{number}",
+        uri=f"s3://bucket/{number}.jpg",
+        tenant=f"t{number % _TENANTS}",
+        detections=(box,),
+        attributes={"t": str(time.monotonic_ns())},
+    )
+
+
 async def _read(socket: aiohttp.ClientWebSocketResponse, latencies: list[float]) -> None:
     async for frame in socket:
         now = time.monotonic_ns()
         latencies.extend([(now - int(sent)) / 1e6 for sent in _SENT.findall(frame.data)])
 
 
+def _allow_sockets() -> None:
+    """As many open files as this process may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _value(counter: object) -> float:
+    return float(counter._value.get())  # type: ignore[attr-defined]
+
+
 def run(stage: Stage) -> Section:
     """A few loads, one after the other."""
     cells, figures = [], {}
-    for events_per_s, tick_ms in LOADS:
-        found = measure(Load(clients=CLIENTS, groups=10, events_per_s=events_per_s, seconds=SECONDS), tick_ms)
-        figures[f"{events_per_s} events/s, {tick_ms:.0f} ms"] = asdict(found)
+    for load in LOADS:
+        found = measure(load, stage.connection)
+        figures[f"{load.clients} clients, {load.events_per_s} events/s"] = asdict(found)
         told = (f"{found.deliveries_per_s:,.0f}", f"{found.p50_ms:.0f}", f"{found.p99_ms:.0f}", f"{found.cores:.2f}")
-        cells.append((f"{events_per_s}", f"{tick_ms:.0f}", *told, "all" if found.complete else "NOT all"))
-        stage.say(f"{events_per_s} events/s: {told[0]} deliveries/s")
+        slow = f"{found.dropped} of {load.stalled}" if load.stalled else "none stalled"
+        cells.append((f"{load.clients:,}", f"{load.events_per_s}", *told, "all" if found.complete else "NOT all", slow))
+        stage.say(f"{load.clients} clients, {load.events_per_s} events/s: {told[0]} deliveries/s, p99 {told[2]} ms")
     return Section(
         name="notifier",
-        title="Deliveries a second of one notifier process",
+        title="Deliveries a second of one process that serves websockets",
         how=(
-            f"{CLIENTS:,} websocket clients in 10 groups, events of 300 bytes for one group each, {SECONDS:.0f} s a load; the clients "
-            "are another process of the same machine and need as much of it. Latency is from `publish` to the arrival at a client."
+            f"Results of one box on a real Kafka, clients of {_TENANTS} tenants, each of which hears a tenth; publisher and clients are "
+            "another process of the same machine and need more of it than the server does. Latency is from before a record is handed to "
+            "the producer to its arrival at a client. Stalled clients never read, and are closed alone."
         ),
-        columns=("events/s", "tick ms", "deliveries/s", "p50 ms", "p99 ms", "cores", "arrived"),
+        columns=("clients", "events/s", "deliveries/s", "p50 ms", "p99 ms", "cores", "arrived", "stalled ones closed"),
         rows=cells,
         figures=figures,
     )
