@@ -26,7 +26,7 @@ BENCHMARKS = {
     "takeover": "takeover",
 }
 # The way in over HTTP, on Kafka as well: `make bench-gateway`.
-GATEWAY = {"gateway": "gateway", "gateway-memory": "gateway_memory"}
+GATEWAY = {"gateway": "gateway", "gateway-memory": "gateway_memory", "submission": "submission"}
 # The detection engine alone. These need no Kafka, and each takes a while: `make bench-engine`.
 ENGINE = {
     "engine": "engine",
@@ -38,8 +38,9 @@ ENGINE = {
 }
 # The detector that ships, on real pictures. Neither need these Kafka.
 CODES = {"codes": "codes", "codes-reading": "codes_reading"}
+STORE = {"store": "store"}
 ON_KAFKA = BENCHMARKS | GATEWAY
-ALONE = ENGINE | CODES
+ALONE = ENGINE | CODES | STORE
 
 
 def main() -> None:
