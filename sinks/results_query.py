@@ -16,6 +16,8 @@ from sinks.stored import ImageStatus
 
 LONGEST_WAIT_S = 60.0
 _MOST_LABELS = 100
+# What others put on the log directly may have longer ids than our own.
+_LONGEST_ID, _LONGEST_CURSOR = 512, 1_500
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+ -]\d\d:\d\d)", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{0,9})?|\.\d{1,9}", re.ASCII)
 _WHOLE = re.compile(r"\d{1,9}", re.ASCII)
@@ -36,7 +38,7 @@ def caller(request: web.Request, scope: Scope) -> str:
 def path_id(request: web.Request, what: str) -> str:
     """The id in the path. One that cannot be anybody's is unknown: ProblemError 404."""
     found = request.match_info["id"]
-    if not 1 <= len(found) <= 200 or not _storable(found):
+    if not 1 <= len(found) <= _LONGEST_ID or not _storable(found):
         raise not_found(what)
     return found
 
@@ -114,7 +116,7 @@ class Query:
 
     def cursor(self) -> str | None:
         """Where a page begins."""
-        return self.text("cursor", 512)
+        return self.text("cursor", _LONGEST_CURSOR)
 
 
 def image_query(request: web.Request, tenant: str) -> ImageQuery:

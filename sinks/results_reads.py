@@ -44,7 +44,7 @@ class ResultReads:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait_s
         batch = await self._batch(tenant, batch_id)
-        while batch.status != "completed" and (left := deadline - loop.time()) > 0:
+        while batch.status != "completed" and not self.waits.closed and (left := deadline - loop.time()) > 0:
             await self._progress(batch, left)
             batch = await self._batch(tenant, batch_id)
         return batch

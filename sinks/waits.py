@@ -91,8 +91,8 @@ class Wait:
 class Waits:
     """The waits of one process: a feed of the log's tail. Everything runs on one event loop, and nothing here ever blocks.
 
-    An outcome costs one look into a dictionary, however many wait. Nothing here is the truth: an outcome that came long
-    before a wait began, or before this process did, is in the store only.
+    `closed`: the process ends, so that nobody should wait any more. An outcome costs one look into a dictionary, however many wait.
+    Nothing here is the truth: an outcome that came long before a wait began, or before this process did, is in the store only.
     """
 
     def __init__(self, policy: WaitPolicy = WaitPolicy()) -> None:
@@ -101,7 +101,7 @@ class Waits:
         self._images = 0
         self._recent: OrderedDict[_Place, Event] = OrderedDict()
         self._recent_bytes = 0
-        self._closed = False
+        self.closed = False
 
     def __len__(self) -> int:
         """Images that are waited for, each counted once for everybody who does."""
@@ -151,7 +151,7 @@ class Waits:
 
     def close(self) -> None:
         """Let everybody go, now and from now on: the process ends."""
-        self._closed = True
+        self.closed = True
         self._break()
 
     def _enter(self, wait: Wait, places: Sequence[_Place]) -> None:
@@ -159,7 +159,7 @@ class Waits:
         for place in places:
             if place in self._recent:
                 wait.tell(place[1], self._recent[place])
-        if self._closed or self._images + len(places) > self._policy.images:
+        if self.closed or self._images + len(places) > self._policy.images:
             wait.give_up()
             if missing:
                 metrics.waits_refused.inc()

@@ -33,7 +33,8 @@ def pixels_of(picture: Drawn) -> NDArray[np.int64]:
 
 
 def changed(picture: Drawn) -> NDArray[np.bool_]:
-    return np.any(np.abs(pixels_of(picture) - 128) > 40, axis=2)
+    marked: NDArray[np.bool_] = (np.abs(pixels_of(picture) - 128) > 40).max(axis=2)
+    return marked
 
 
 def is_like(pixel: NDArray[np.int64], colour: tuple[int, int, int]) -> bool:

@@ -62,6 +62,16 @@ async def test_between_entering_and_waiting_nothing_is_missed() -> None:
         assert sorted(wait.found) == ["i1", "i2"]
 
 
+async def test_who_knows_an_outcome_from_elsewhere_need_not_wait_for_it() -> None:
+    waits = Waits()
+    with waits.on("t", ["i1", "i2"]) as wait:
+        waits.take(event(1))
+        assert not wait.done
+        wait.pass_over("i2")
+        await wait.finish(PATIENT_S)
+        assert (wait.done, list(wait.found)) == (True, ["i1"])
+
+
 async def test_time_is_up_and_what_came_is_told() -> None:
     waits = Waits()
     waits.take(event(1))

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -43,6 +45,17 @@ BOX = Detection(label="dog", class_id=16, score=0.875, x1=10.0, y1=20.0, x2=110.
 
 def _now_us() -> int:
     return time.time_ns() // 1000
+
+
+@cache
+def _empty_store() -> bytes:
+    """The file of a store in which there is nothing: migrated once, which takes longer than most tests."""
+    with TemporaryDirectory() as directory:
+        file = Path(directory) / "store.db"
+        writer = StoreWriter(StorePolicy(database_url=f"sqlite:///{file}"), _now_us)
+        migrate(writer.engine)
+        writer.close()
+        return file.read_bytes()
 
 
 def reference(image_id: str | None = None, **fields: Any) -> ImageRef:
@@ -88,8 +101,8 @@ class World:
         self.topics = Topics()
         self.policy = policy or ResultsPolicy()
         given = StorePolicy(database_url=f"sqlite:///{directory / 'store.db'}", **store)
+        (directory / "store.db").write_bytes(_empty_store())
         self._writer = StoreWriter(given, _now_us)
-        migrate(self._writer.engine)
         self.store = SqlResultStore(given, _now_us)
         self._changes = Changes()
         self._log: dict[Partition, int] = {}
