@@ -141,6 +141,7 @@ class _Form:
     async def end(self) -> None:
         """The form is complete."""
         if self._options is None:
+            _read(self._fields)
             raise ProblemError(422, "image_empty", "a form without a file")
         if self._submission.several:
             return

@@ -145,6 +145,10 @@ class Submission:
                 self._wrong = problem
 
     async def _start(self, at: int, work: Coroutine[Any, Any, Entry]) -> None:
+        if self._keyed and at == 0:  # whether this is another request than before shows before any more of it is taken
+            await self._settle(at, work)
+            self._raise()
+            return
         task = self._desk.start(self._settle(at, work))
         self._tasks.add(task)
         task.add_done_callback(self._ended)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,12 +12,13 @@ from producers.publisher import Publisher
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
 from schemas.control import Batch
+from schemas.identity import Scope
 from schemas.records import DetectParameters, ImageRef, Lane
 from schemas.topics import Topics
-from tests.support.gateway import TENANT, Caller, form, gateway_at
+from tests.support.gateway import SCOPES, TENANT, Caller, form, gateway_at
 from tests.support.images import encode, photograph
 from tests.support.kafka import read_topic
-from tests.support.quiet import NoKafka
+from tests.support.quiet import NoKafka, SilentKafka
 
 pytestmark = pytest.mark.kafka
 
@@ -154,7 +155,7 @@ async def test_a_lone_image_with_a_callback_is_a_batch_on_the_log(caller: Caller
 async def test_a_batch_of_nothing_good_is_told_of_as_such(caller: Caller, refs: Log) -> None:
     answer = await caller.send(b"no", b"nor this")
     assert (answer.status, answer.body["accepted"], answer.body["rejected"]) == (202, 0, 2)
-    assert [batch.images for batch in refs.batches()] == [None, 0]
+    assert [batch.images for batch in refs.batches()] == [0]
 
 
 async def test_content_is_stored_once_for_each_tenant(caller: Caller, refs: Log, tmp_path: Path) -> None:
@@ -311,6 +312,58 @@ async def test_a_hash_that_was_said_must_be_the_uploads(caller: Caller, refs: Lo
     uri = refs.images()[0].uri
     answer = await caller.post("/v1/images", json={"uri": uri, "sha256": "0" * 64})
     assert (answer.status, answer.code) == (422, "image_hash_mismatch")
+
+
+class Told:
+    """Outcomes that are there, or never."""
+
+    def __init__(self, *, known: bool) -> None:
+        self.known, self.asked = known, list[tuple[str, ...]]()
+
+    async def image(self, tenant: str, image_id: str, timeout_s: float) -> str | None:
+        self.asked.append((tenant, image_id, str(timeout_s)))
+        return json.dumps({"id": image_id}) if self.known else None
+
+    async def batch(self, tenant: str, batch_id: str, image_ids: Sequence[str], timeout_s: float) -> str | None:
+        self.asked.append((tenant, batch_id, *image_ids, str(timeout_s)))
+        return json.dumps({"id": batch_id}) if self.known else None
+
+
+async def test_an_answer_may_wait_for_the_outcome(publisher: Publisher, tmp_path: Path) -> None:
+    for known, status in ((True, 200), (False, 202)):
+        told = Told(known=known)
+        async with gateway_at(publisher, tmp_path, outcomes=told) as caller:
+            one = await caller.send(JPEG, query="?wait=2.5")
+            several = await caller.send(JPEG, b"no image", PNG, query="?wait=1", **{TENANT: "acme"})
+            await caller.send(JPEG, query="?wait=0")
+            await caller.send(b"no image", b"nor this", query="?wait=9")
+        assert (one.status, several.status) == (status, status)
+        first, second = told.asked
+        assert first == ("default", one.body["id"], "2.5")
+        assert (second[0], f"/v1/batches/{second[1]}", len(second)) == ("acme", several.headers["Location"], 5)
+        assert one.headers["Location"] == f"/v1/images/{one.body['id']}"
+
+
+@pytest.mark.parametrize("scopes", [(), (Scope.READ, Scope.DELETE)])
+async def test_who_may_not_submit(nobody: Caller, scopes: tuple[Scope, ...]) -> None:
+    for path in ("/v1/images", "/v1/uploads"):
+        answer = await nobody.post(path, json={}, headers={TENANT: "acme", SCOPES: " ".join(scopes) or "none"})
+        assert (answer.status, answer.code) == (403, "forbidden")
+
+
+async def test_no_202_without_a_confirmation(tmp_path: Path) -> None:
+    async with gateway_at(SilentKafka(), tmp_path, policy=GatewayPolicy(confirm_s=0.2)) as caller:
+        one = await caller.send(JPEG, Idempotency_Key="k")
+        several = await caller.send(JPEG, PNG)
+        mixed = await caller.send(b"no image", PNG)
+    async with gateway_at(SilentKafka("refused"), tmp_path) as caller:
+        refused = await caller.send(JPEG)
+    async with gateway_at(SilentKafka(), tmp_path, policy=GatewayPolicy(confirm_s=0.2, max_unconfirmed=1)) as caller:
+        await caller.send(JPEG)
+        full = await caller.send(JPEG)
+    for answer in (one, several, mixed, refused):
+        assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "not_confirmed", "1")
+    assert (full.status, full.code) == (503, "overloaded")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from producers.upload_policy import UploadPolicy
 from schemas.identity import REQUEST_KEY, Principal, Scope
 
 _POLICY, _LIMITS = GatewayPolicy(), LimitPolicy()
-TENANT = "X-Test-Tenant"
+TENANT, SCOPES = "X-Test-Tenant", "X-Test-Scopes"
 Part = bytes | tuple[str, str]
 
 
@@ -115,6 +115,8 @@ async def gateway_at(
 async def _as_tenant(request: web.Request, handler: Any) -> web.StreamResponse:
     tenant = request.headers.get(TENANT)
     if tenant:
-        request[REQUEST_KEY] = Principal(tenant=tenant, subject="test", scopes=frozenset(Scope))
+        named = request.headers.get(SCOPES)
+        scopes = frozenset(scope for scope in Scope if named is None or scope in named.split())
+        request[REQUEST_KEY] = Principal(tenant=tenant, subject="test", scopes=scopes)
     answer: web.StreamResponse = await handler(request)
     return answer

@@ -1,4 +1,4 @@
-"""A Kafka that takes only what says how a batch went, and no image."""
+"""Kafkas that do not take images: one must not get any, one never confirms."""
 
 from typing import Any
 
@@ -26,3 +26,22 @@ class NoKafka:
 
     def __len__(self) -> int:
         return 0
+
+
+class SilentKafka:
+    """Takes everything and confirms nothing; `error`: says that it was not written."""
+
+    def __init__(self, error: str | None = None) -> None:
+        self.codec, self.topics = Codec(PackagedSchemas()), Topics()
+        self._error, self._sent = error, 0
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None, on_delivery: OnDelivery) -> None:
+        """Keep silent, or refuse."""
+        del topic, key, value
+        self._sent += 1
+        if self._error is not None:
+            refusal: Any = self._error
+            on_delivery(refusal, refusal)
+
+    def __len__(self) -> int:
+        return self._sent
