@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -15,6 +16,9 @@ from sinks.admission import check_bind
 log = logging.getLogger(__name__)
 
 AddRoutes = Callable[[web.Application], None]
+
+RUNNER_OPTIONS: web.AppKey[dict[str, Any]] = web.AppKey("runner_options", dict)
+"""Under this name an application may say how it is to be served: keywords of `aiohttp.web.AppRunner`."""
 
 _HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
 _DRAIN_S = 5.0
@@ -40,7 +44,8 @@ async def serving(app: web.Application, http: HttpSettings, *, guarded: bool = F
     guarded, the host is not loopback and `http.public` is not set.
     """
     check_bind(http.host, public=http.public or guarded)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN_S, handler_cancellation=True)
+    options = {"access_log": None, "shutdown_timeout": _DRAIN_S, "handler_cancellation": True}
+    runner = web.AppRunner(app, **options | app.get(RUNNER_OPTIONS, {}))
     await runner.setup()
     try:
         site = web.TCPSite(runner, http.host, http.port)

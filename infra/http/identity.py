@@ -17,14 +17,14 @@ from schemas.problems import ProblemError
 _FOR_EVERYBODY = frozenset({("GET", "/v1/openapi.json"), ("HEAD", "/v1/openapi.json"), ("PUT", "/v1/uploads/{token}")})
 _STREAMS = frozenset({"/v1/stream", "/v1/events"})
 _SCOPES = {
-    "GET": (Scope.READ,),
-    "HEAD": (Scope.READ,),
-    "POST": (Scope.SUBMIT,),
-    "PUT": (Scope.SUBMIT,),
-    "DELETE": (Scope.DELETE,),
+    "GET": Scope.READ,
+    "HEAD": Scope.READ,
+    "POST": Scope.SUBMIT,
+    "PUT": Scope.SUBMIT,
+    "DELETE": Scope.DELETE,
 }
 # Whoever may read may listen, and a browser needs a ticket for that.
-_SCOPES_OF_ROUTE = {("POST", "/v1/tickets"): (Scope.SUBMIT, Scope.READ)}
+_SCOPES_OF_ROUTE = {("POST", "/v1/tickets"): Scope.READ}
 
 
 class Keys(Protocol):
@@ -111,6 +111,6 @@ async def _verified(text: str, credentials: Credentials) -> Principal | None:
 
 
 def _check_scope(principal: Principal, method: str, route: str) -> None:
-    wanted = _SCOPES_OF_ROUTE.get((method, route)) or _SCOPES.get(method, (Scope.ADMIN,))
-    if not any(principal.may(scope) for scope in wanted):
-        raise ProblemError(403, "forbidden", f"the scope {wanted[0]} is needed")
+    wanted = _SCOPES_OF_ROUTE.get((method, route)) or _SCOPES.get(method, Scope.ADMIN)
+    if not principal.may(wanted):
+        raise ProblemError(403, "forbidden", f"the scope {wanted} is needed")

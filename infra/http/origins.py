@@ -55,7 +55,7 @@ class Origins:
         return await handler(request)
 
     def _lets_in(self, origin: str, request: web.Request) -> bool:
-        return origin in self._allowed or urlsplit(origin).netloc == request.host
+        return origin in self._allowed or origin in {f"http://{request.host}", f"https://{request.host}"}
 
 
 @lru_cache(maxsize=256)

@@ -24,7 +24,8 @@ from infra.http.policies import IdentityPolicy, LimitPolicy
 from infra.http.problems import problems
 from infra.http.quotas import Quotas
 from infra.http.requests import Handler, begin, seen_through
-from infra.http.slow_clients import SlowClients
+from infra.http.slow_clients import SlowClients, runner_options
+from infra.server import RUNNER_OPTIONS
 from schemas.errors import ConfigurationError
 from sinks.admission import is_loopback
 
@@ -69,6 +70,7 @@ def protect(app: web.Application, parts: EdgeParts) -> None:
     ]
     app.middlewares.extend(web.middleware(step) for step in chain)
     app.on_response_prepare.append(put_headers)
+    app[RUNNER_OPTIONS] = runner_options(parts.limits)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         work = [_look(slow), *([parts.audit.carry()] if parts.audit is not None else [])]

@@ -32,7 +32,18 @@ async def test_pages_of_this_server_and_of_the_list_may_call_and_are_told_so() -
 
 
 @pytest.mark.parametrize(
-    "origin", ["https://evil.example", "null", "http://app.example.com", f"{APP}.evil.example", f"{APP}/", "", "//"]
+    "origin",
+    [
+        "https://evil.example",
+        "null",
+        "http://app.example.com",
+        f"{APP}.evil.example",
+        f"{APP}/",
+        "",
+        "//",
+        "http://[",
+        "://",
+    ],
 )
 async def test_pages_of_other_sites_may_not(origin: str) -> None:
     async with served(OPEN) as server:
