@@ -31,6 +31,7 @@ async def test_pictures_get_their_boxes_and_the_page_recovers_when_the_gateway_i
         await asyncio.to_thread(running.start)
         async with browsing() as browser:
             page = await browser.new_page(viewport={"width": 1280, "height": 800})
+            page.set_default_timeout(PATIENT_MS)
             await page.goto(running.url)
             await shows(page, "#link-words", "Live")
             await give(page, *SHOWN)

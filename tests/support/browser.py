@@ -16,7 +16,7 @@ PICTURES = ROOT / "infra" / "demo_pictures" / "images"
 # A camera that shows a moving pattern, and nobody who has to allow it.
 _ARGUMENTS = ("--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
-expect.set_options(timeout=15_000)
+expect.set_options(timeout=30_000)  # only a broken page takes that long
 
 
 def find_browser() -> str:

@@ -1,6 +1,7 @@
 // The pictures that this page knows: files that it sends and images that it heard or read of.
 //
-// Says `added` and `changed`, each with the picture. A picture's `state`: waiting, uploading, queued, processing, completed, failed, refused.
+// Says `added`, `changed` and `removed`, each with the picture. A picture's `state` is waiting, uploading, queued, processing, completed,
+// failed or refused.
 
 const EARLY = 2_000; // outcomes kept for pictures whose answer from the gateway is still under way
 

@@ -2,7 +2,7 @@
 
 import { byId, el, rove } from "./dom.js";
 import { colourOf } from "./paint.js";
-import { count, milliseconds, reason, sentence, STATES } from "./words.js";
+import { bytes, count, milliseconds, reason, sentence, STATES } from "./words.js";
 
 const STEPS = [
   ["upload", "Upload and log", "From this browser until the log had confirmed it"],
@@ -56,22 +56,34 @@ export class Facts {
     const [x1, y1, x2, y2] = box.map(Math.round);
     const swatch = el("span", { className: "swatch", "aria-hidden": "true" });
     swatch.style.background = colourOf(classId);
-    const place = el("span", { className: "place" }, `${x2 - x1} × ${y2 - y1} at ${x1}, ${y1}`);
-    const button = el("button", { type: "button", tabIndex: -1 }, swatch, el("span", { className: "label" }, label), place, el("span", { className: "score" }, score.toFixed(2)));
+    const button = el(
+      "button",
+      { type: "button", tabIndex: -1 },
+      swatch,
+      el("span", { className: "label" }, label),
+      el("span", { className: "place" }, `${x2 - x1} × ${y2 - y1} at ${x1}, ${y1}`),
+      el("span", { className: "score" }, score.toFixed(2)),
+    );
     for (const type of ["focus", "pointerenter"]) button.addEventListener(type, () => this.#stage.point(found));
     for (const type of ["blur", "pointerleave"]) button.addEventListener(type, () => this.#stage.point(null));
     return el("li", {}, button);
   }
 }
 
-function summary({ state, width, height, model }) {
+function summary({ state, file, width, height, model }) {
   const size = width ? `${width} × ${height}` : null;
   const detector = model ? [model.name, model.version].filter(Boolean).join(" ") : null;
-  return el("p", { className: "summary" }, el("span", { className: "state" }, STATES[state]), ...[size, detector].filter(Boolean).map((text) => el("span", {}, text)));
+  const known = [size, file && bytes(file.size), detector].filter(Boolean);
+  return el(
+    "p",
+    { className: "summary" },
+    el("span", { className: "state" }, STATES[state]),
+    ...known.map((text) => el("span", {}, text)),
+  );
 }
 
 function explanation({ problem, failure }) {
-  if (problem) return [el("p", { className: "wrong" }, sentence(problem), ...(problem.detail ? [el("small", {}, problem.detail)] : []))];
+  if (problem) return [el("p", { className: "wrong" }, sentence(problem), problem.detail ? el("small", {}, problem.detail) : null)];
   if (!failure) return [];
   const { code, message, stage, attempts } = failure;
   const details = [message, code, stage && `in ${stage}`, attempts > 1 && `after ${attempts} attempts`].filter(Boolean);
@@ -102,7 +114,8 @@ function breakdown(picture) {
     const part = el("span", { className: `step ${name}` });
     part.style.flexGrow = String(steps[name]);
     bar.append(part);
-    return el("div", { title }, el("dt", {}, el("span", { className: `key ${name}`, "aria-hidden": "true" }), words), el("dd", {}, milliseconds(steps[name])));
+    const key = el("span", { className: `key ${name}`, "aria-hidden": "true" });
+    return el("div", { title }, el("dt", {}, key, words), el("dd", {}, milliseconds(steps[name])));
   });
   const total = el("div", { className: "total" }, el("dt", {}, "Total"), el("dd", {}, milliseconds(steps.total)));
   return [el("h4", {}, "Latency"), bar, el("dl", { className: "steps" }, ...rows, total)];

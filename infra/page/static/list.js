@@ -36,15 +36,10 @@ export class List {
   }
 
   #add(picture) {
-    const canvas = el("canvas", { width: 0, height: 0, "aria-hidden": "true" });
-    const name = el("span", { className: "name" }, picture.name);
-    const words = el("span", { className: "words" });
-    const button = el("button", { type: "button", className: "card", "aria-current": "false", tabIndex: -1, title: picture.name }, el("span", { className: "thumb" }, canvas), name, words);
-    const progress = el("progress", { max: 1, value: 0, hidden: true, "aria-label": `Upload of ${picture.name}` });
-    const row = el("li", {}, button, progress);
-    button.addEventListener("click", () => this.#choose(picture));
-    this.#rows.set(picture, { row, button, progress, canvas, words, pixels: null });
-    this.#list.prepend(row);
+    const parts = rowOf(picture);
+    parts.button.addEventListener("click", () => this.#choose(picture));
+    this.#rows.set(picture, parts);
+    this.#list.prepend(parts.row);
     this.#update(picture);
     this.#settle();
     this.#picture(picture);
@@ -101,6 +96,21 @@ export class List {
     byId("list-figures").textContent = pictures.length ? `${done} of ${pictures.length} done` : "";
     byId("list-empty").hidden = pictures.length > 0;
   }
+}
+
+/** The elements of a picture's row, and its thumbnail once there is one. */
+function rowOf({ name }) {
+  const canvas = el("canvas", { width: 0, height: 0, "aria-hidden": "true" });
+  const words = el("span", { className: "words" });
+  const button = el(
+    "button",
+    { type: "button", className: "card", "aria-current": "false", tabIndex: -1, title: name },
+    el("span", { className: "thumb" }, canvas),
+    el("span", { className: "name" }, name),
+    words,
+  );
+  const progress = el("progress", { max: 1, value: 0, hidden: true, "aria-label": `Upload of ${name}` });
+  return { row: el("li", {}, button, progress), button, progress, canvas, words, pixels: null };
 }
 
 /** Scrolls the list, and nothing around it. */

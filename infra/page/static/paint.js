@@ -1,7 +1,10 @@
 // Boxes on a canvas.
 
 /** Bright enough for photographs, apart from each other in hue and lightness; dark outlines carry them on bright ground. */
-const COLOURS = ["#35c2ff", "#ffb52e", "#79dd92", "#ff7a93", "#bd9bff", "#f5e556", "#ff9457", "#4fd6c8", "#e58bff", "#a5d83f", "#83b2ff", "#ff6e62"];
+const COLOURS = [
+  ...["#35c2ff", "#ffb52e", "#79dd92", "#ff7a93", "#bd9bff", "#f5e556"],
+  ...["#ff9457", "#4fd6c8", "#e58bff", "#a5d83f", "#83b2ff", "#ff6e62"],
+];
 const DARK = "rgb(10 12 14 / 80%)";
 const TEXT = "#0b0d0f";
 const FADED = 0.3;

@@ -27,7 +27,8 @@ export class Shelf {
   async thumbnail(picture) {
     const small = { resizeHeight: THUMB, resizeQuality: "medium" };
     if (picture.file) return createImageBitmap(picture.file, small).catch(() => null);
-    this.#turn = this.#turn.then(() => this.#api.picture(picture.id, THUMB * 2).then((blob) => createImageBitmap(blob, small))).catch(() => null);
+    const ask = async () => createImageBitmap(await this.#api.picture(picture.id, THUMB * 2), small);
+    this.#turn = this.#turn.then(ask).catch(() => null);
     return this.#turn;
   }
 

@@ -72,7 +72,8 @@ export class Status {
 function makeTile([name, words, , , meaning]) {
   const figure = el("dd", { className: "figure" }, "–");
   const curve = el("canvas", { className: "curve", "aria-hidden": "true" });
-  const node = el("dl", { className: "tile" }, el("dt", {}, words), figure, el("dd", { className: "help" }, meaning), el("dd", { className: "room" }, curve));
+  const [help, room] = [el("dd", { className: "help" }, meaning), el("dd", { className: "room" }, curve)];
+  const node = el("dl", { className: "tile" }, el("dt", {}, words), figure, help, room);
   node.dataset.name = name;
   return { node, figure, curve };
 }

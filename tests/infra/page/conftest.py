@@ -34,6 +34,7 @@ async def visit(browser: Browser, server: PageServer) -> AsyncIterator[Visit]:
 
     async def open_page(*, width: int = 1280, height: int = 800, path: str = "/", **options: Any) -> Page:
         context = await browser.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(60_000)
         page = await context.new_page()
         context.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda socket: asked.append(socket.url.replace("ws", "http", 1)))
