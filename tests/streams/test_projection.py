@@ -38,7 +38,7 @@ from tests.support.stores import START, START_US
 pytestmark = pytest.mark.kafka
 
 BROKEN = b"\x00\x00\x00\x00\x01broken"
-PATIENT_S = 30.0
+PATIENT_S = 120.0
 
 
 class Speaker:
@@ -189,7 +189,7 @@ async def test_what_was_written_is_read_and_what_was_not_is_unknown(
         speaker.say(speaker.outcome(0), speaker.outcome(1), letter, Deletion(image_id="i1", tenant="acme"))
         assert await reads.reaches(await ends.ends())
         assert await reads.find(lambda: store.image("acme", "i5")) is None
-        eventually(lambda: projection.complaint() is None, "it has its partitions")
+        eventually(lambda: projection.complaint() is None, "it has its partitions", PATIENT_S)
     found = await store.images_by_id("acme", [f"i{n}" for n in range(6)])
     assert {name: type(one) for name, one in found.items()} == {
         **dict.fromkeys(["i0", "i2", "i3", "i4"], StoredImage),
