@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -78,6 +79,25 @@ class System:
         for part in self.parts.values():
             part.start()
         self.await_ready()
+
+    @contextmanager
+    def supervised(self) -> Iterator[None]:
+        """While the block runs, a part that ended is started again at once, whoever ended it."""
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.1):
+                for part in self.parts.values():
+                    if not part.running:
+                        part.start()
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def check_running(self) -> None:
         """Raise AssertionError where a part ended by itself."""
