@@ -11,7 +11,7 @@ CODES := var/codes
 INSTALL := $(BIN)/uv pip install --quiet --compile-bytecode --constraints constraints.txt --build-constraints constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo model bench bench-engine bench-codes lock clean
+.PHONY: help setup check test demo model bench bench-engine bench-codes bench-gateway fuzz-api lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,12 @@ bench-engine: $(VENV)/.dev ## The detection engine beside Ultralytics and bare O
 
 bench-codes: $(VENV)/.dev ## The shipped detector on real pictures, beside OpenCV's detectors and with a decoder
 	$(BIN)/python -m tests.benchmarks codes codes-reading engine-codes $(ARGS)
+
+bench-gateway: $(VENV)/.dev ## The gateway beside a plain one, and submission beside a bare handler; writes docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks gateway gateway-memory submission $(ARGS)
+
+fuzz-api: $(VENV)/.dev ## 10,000 requests made from the OpenAPI document against a whole system: make fuzz-api [ARGS='--cases 500']
+	$(BIN)/python -m tests.fuzz_api $(ARGS)
 
 model: $(VENV)/.dev ## The shipped detector anew, from nothing but this repository: about an hour and a half on two cores
 	$(BIN)/sightstream data synth $(CODES)/data --split train=16000 --split val=1000 --split test=1000 --backgrounds infra/demo_photos

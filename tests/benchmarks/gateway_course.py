@@ -104,4 +104,5 @@ def _url(process: "subprocess.Popen[bytes]", log: Path) -> str:
 
 
 def _resident_mib(process: psutil.Process) -> float:
-    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) / 2**20
+    resident: int = sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+    return resident / 2**20
