@@ -137,7 +137,7 @@ class Memory:
             async with asyncio.timeout(_LOOK_S):
                 found |= await self._known.images_by_id(tenant, ids)
         except (BusyError, TimeoutError) as error:
-            log.warning("retries are not recognised now: %s", error)
+            log.warning("retries are not recognised now: %r", error)
         return {
             image_id: self._recent[tenant, image_id] for image_id in ids if (tenant, image_id) in self._recent
         } | found

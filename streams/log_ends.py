@@ -1,6 +1,7 @@
 """Where the log ends now, for readers who must know whether the store has all of it: many ask at once, one question answers them."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ from schemas.errors import BusyError, Reason
 from schemas.topics import Topics
 from sinks.base import Partition
 from streams.projected import followed_topics
+
+log = logging.getLogger(__name__)
 
 _REQUEST_S = 5.0
 _RETRY_S = 1.0
@@ -28,7 +31,8 @@ class KafkaLogEnds:
 
     def __init__(self, connection: KafkaConnection, topics: Topics) -> None:
         self._topics = [name for name in followed_topics(topics) if name != topics.progress]
-        self._admin = AdminClient({**connection.librdkafka(), "client.id": "sightstream.log-ends"})
+        self._connection = connection
+        self._admin = self._connect()
         self._thread = ThreadPoolExecutor(1, "log-ends")
         self._partitions: list[TopicPartition] = []
         self._listed_at = -_LISTED_S
@@ -45,6 +49,9 @@ class KafkaLogEnds:
         """Let the thread go."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _connect(self) -> AdminClient:
+        return AdminClient({**self._connection.librdkafka(), "client.id": "sightstream.log-ends"})
+
     async def _ask_in_turn(self) -> Mapping[Partition, int]:
         async with self._turn:
             self._next = None  # from here on the answer may be older than the asking
@@ -52,15 +59,26 @@ class KafkaLogEnds:
 
     def _ask(self) -> Mapping[Partition, int]:
         try:
-            asked = self._admin.list_offsets(
-                {place: OffsetSpec.latest() for place in self._places()},
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=_REQUEST_S,
-            )
-            return {Partition(p.topic, p.partition): future.result(_REQUEST_S).offset for p, future in asked.items()}
-        except (KafkaException, TimeoutError) as error:
+            return self._list_ends()
+        except TimeoutError as error:
+            raise BusyError(Reason.STORAGE_UNAVAILABLE, "the brokers do not answer in time", _RETRY_S) from error
+        except KafkaException as error:
+            # A client that knew another leader goes on with that one's epoch until its metadata are old: a new client asks afresh.
+            log.warning("log ends: asks again: %s", error)
             self._listed_at = -_LISTED_S
+            self._admin = self._connect()
+        try:
+            return self._list_ends()
+        except (KafkaException, TimeoutError) as error:
             raise BusyError(Reason.STORAGE_UNAVAILABLE, f"the brokers do not answer: {error}", _RETRY_S) from error
+
+    def _list_ends(self) -> Mapping[Partition, int]:
+        asked = self._admin.list_offsets(
+            {place: OffsetSpec.latest() for place in self._places()},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=_REQUEST_S,
+        )
+        return {Partition(p.topic, p.partition): future.result(_REQUEST_S).offset for p, future in asked.items()}
 
     def _places(self) -> list[TopicPartition]:
         """Which partitions there are, as of at most 10 s ago."""
