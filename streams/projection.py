@@ -202,7 +202,11 @@ class Projection:
             self._write(Changes(advances=tuple(steps)))
 
     def _open_partitions(self) -> None:
+        """Open what is ours, but go back to the client after a while: whoever does not poll is put out of the group."""
+        enough = self._now() + self._policy.tick_s
         for partition in sorted(self._unopened):
+            if self._now() > enough:
+                return
             position = self._store.open(partition, self._member.extent(partition))
             self._member.read_from(partition, position)
             self._positions[partition] = self._read[partition] = position

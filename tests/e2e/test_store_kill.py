@@ -21,7 +21,7 @@ from tests.support.deliveries import command_process, eventually, mixed, put
 from tests.support.kafka import read_topic
 from tests.support.results import expected_rows
 
-pytestmark = [pytest.mark.kafka, pytest.mark.kill]
+pytestmark = [pytest.mark.kafka, pytest.mark.kill, pytest.mark.timeout(600)]  # five processes start in turn
 
 
 def test_a_store_killed_around_its_transactions_goes_on_and_can_be_looked_at_and_rebuilt(
@@ -40,7 +40,7 @@ def test_a_store_killed_around_its_transactions_goes_on_and_can_be_looked_at_and
     }
     for point in FAILPOINTS:
         with command_process(["sink", "store"], connection, topics, settings | {"FAILPOINT": f"{point}:2"}) as victim:
-            assert victim.wait(60) == -signal.SIGKILL
+            assert victim.wait(120) == -signal.SIGKILL
     environment = {f"SIGHTSTREAM_{name}": value for name, value in settings.items()}
     here = environment | {
         "SIGHTSTREAM_KAFKA_BOOTSTRAP": connection.bootstrap,
@@ -61,7 +61,7 @@ def test_a_store_killed_around_its_transactions_goes_on_and_can_be_looked_at_and
 
         end = sum({m.partition(): m.offset() + 1 for m in messages}.values())
         with command_process(["sink", "store"], connection, topics, settings) as successor:
-            eventually(lambda: read() == end, "the successor reads all")
+            eventually(lambda: read() == end, "the successor reads all", 120)
             successor.send_signal(signal.SIGTERM)
             assert successor.wait(30) == 0
         assert counted() == (wanted, len(wanted), len(wanted))
@@ -70,5 +70,5 @@ def test_a_store_killed_around_its_transactions_goes_on_and_can_be_looked_at_and
         assert said.exit_code == 0, said.output
         assert f"results {len(wanted)}" in said.output
         with command_process(["store", "rebuild", "--yes"], connection, topics, settings) as rebuilding:
-            assert rebuilding.wait(60) == 0
+            assert rebuilding.wait(120) == 0
         assert counted() == (wanted, len(wanted), len(wanted))
