@@ -65,7 +65,7 @@ async def run_everything(
             }
             async with serving(build(health, *gateway.routes), settings.http, guarded=True) as url:
                 bootstrap = settings.kafka.bootstrap
-                tell(f"Kafka at {bootstrap}, Parquet in {settings.parquet.directory.absolute()}")
-                tell(f"page and API: {url}  (sightstream detect --server {url} FILE...)")
+                tell(f"Kafka at {bootstrap}, HTTP at {url}, Parquet in {settings.parquet.directory.absolute()}")
+                tell(f"to look: {url}/ in a browser, or sightstream detect --server {url} FILE...")
                 tell(f"to publish: sightstream --set kafka.bootstrap={bootstrap} publish --wait DIRECTORY")
                 await run_together(parts, stop, health.stopping)

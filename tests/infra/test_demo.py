@@ -179,8 +179,8 @@ def test_up_serves_everything_and_sigterm_drains_it(tmp_path: Path) -> None:
             )
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 0, (tmp_path / "up.log").read_text()
-    (lake,) = (tmp_path / "up").iterdir()
-    assert ds.dataset(lake, format="parquet", partitioning="hive").count_rows() == 6
+    (folder,) = (tmp_path / "up").iterdir()
+    assert ds.dataset(folder / "lake", format="parquet", partitioning="hive").count_rows() == 6
 
 
 @pytest.mark.parametrize("command", ["worker", "up"])
