@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -47,7 +47,7 @@ async def test_every_upload_that_got_a_202_ends_in_one_outcome(
             listening = asyncio.create_task(listen(client, told))
             uploading = asyncio.create_task(uploads.all())
             for what, after in KILLS.items():
-                await uploads.reached(after)
+                await either(uploads.reached(after), uploading)
                 await asyncio.to_thread(disturb, what.split()[0], running, private_kafka)
             await uploading
             images = [image async for image in client.outcomes(uploads.ids, timeout_s=PATIENT_S)]
@@ -60,6 +60,15 @@ async def test_every_upload_that_got_a_202_ends_in_one_outcome(
             assert set(told) <= set(uploads.ids)
             assert max(told.values()) == 1, "subscribers were told of an outcome twice"
     check_log(connection, topics, images)
+
+
+async def either(reached: Coroutine[None, None, None], uploading: "asyncio.Task[None]") -> None:
+    """Until so many are uploaded; what ends the uploads ends the test."""
+    waiting = asyncio.create_task(reached)
+    await asyncio.wait({waiting, uploading}, return_when=asyncio.FIRST_COMPLETED)
+    if uploading.done():
+        uploading.result()
+    await waiting
 
 
 def disturb(what: str, running: System, kafka: LocalKafka) -> None:
@@ -101,11 +110,12 @@ def check_log(connection: KafkaConnection, topics: Topics, images: Sequence[Imag
 
 
 class Uploads:
-    """Pictures, each another one; a few of them break off within, which only decoding finds out."""
+    """Pictures, each another one; a few of them are garbled within, which only decoding finds out."""
 
     def __init__(self, client: AsyncClient, chance: Random) -> None:
         self._client = client
         self._photos = [encode(photograph(seed, 64, 48), "JPEG") for seed in range(4)]
+        self._garbled = encode(photograph(9, 64, 48), "PNG")
         self._bad = {number for number in range(COUNT) if chance.random() < BAD_SHARE}
         self._numbers = iter(range(COUNT))
         self._progress = asyncio.Condition()
@@ -133,7 +143,11 @@ class Uploads:
                 self._progress.notify_all()
 
     def _picture(self, number: int) -> bytes:
+        if number in self._bad:
+            # A colour type that no PNG has; its bytes are another picture's each time.
+            middle = len(self._garbled) // 2
+            rest = self._garbled[26:middle] + number.to_bytes(8, "big") + self._garbled[middle + 8 :]
+            return self._garbled[:25] + b"\x05" + rest
         photo = self._photos[number % len(self._photos)]
         comment = f"picture {number}".encode()
-        content = photo[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + photo[2:]
-        return content[: len(content) // 2] if number in self._bad else content
+        return photo[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + photo[2:]
