@@ -24,6 +24,7 @@ learning_rate = 4e-3
 warmup_steps = 20
 ema_decay = 0.98
 calm_last = 0.2
+fixed_first = 0.0
 [evaluation]
 every = 1000
 image_size = 128

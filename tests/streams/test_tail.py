@@ -147,6 +147,7 @@ async def test_results_are_pushed_in_order_per_key_with_all_that_they_say(tail: 
         "submitted_at_ms": 1767323045000,
         "completed_at_ms": 1767323045000,
         "attributes": {"n": "0", 'quote"': "ü"},
+        "timings": {"wait_ms": 0.0, "fetch_ms": 0.0, "decode_ms": 0.0, "inference_ms": 0.0},
         "detections": [box, {**box, "score": 0.5}, {**box, "label": "cat", "score": 0.25}],
         "offset": 0,
     }

@@ -156,7 +156,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_anything_is_overwritten(d
 
 
 def test_a_step_without_a_number_changes_nothing(data: Path) -> None:
-    recipe = tiny_recipe(data)
+    recipe = tiny_recipe(data, fixed_first=0.0)
     device = Device.choose(recipe.training)
     optimiser = Optimiser(device.adopt(Network(2, TINY)), recipe.training, device)
     batch = TrainingBatches(read_dataset(data / "train").pictures, recipe)[0]
