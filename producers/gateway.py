@@ -211,6 +211,8 @@ class _Routes:
     def _read_ask(self, said: Mapping[str, Any]) -> tuple[Kind, str | None]:
         if unknown := said.keys() - {"content_type", "sha256", "bytes"}:
             raise OptionError(f"unknown field {min(unknown)[:40]!a}")
+        if None in said.values():
+            raise OptionError("what is not known is left out: null is no value here")
         content_type, size = said.get("content_type"), said.get("bytes")
         if not isinstance(content_type, str) or content_type not in _KINDS:
             raise OptionError("content_type is image/jpeg, image/png or image/webp")

@@ -16,6 +16,8 @@ from sinks.stored import ImageStatus
 
 LONGEST_WAIT_S = 60.0
 _MOST_LABELS = 100
+# What callers name things by, which submission takes without control characters only.
+_NAMES = frozenset({"camera", "model"})
 # What others put on the log directly may have longer ids than our own.
 _LONGEST_ID, _LONGEST_CURSOR = 512, 1_500
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+ -]\d\d:\d\d)", re.ASCII)
@@ -144,6 +146,8 @@ def _text(name: str, value: str, longest: int) -> str:
         raise _invalid(f"{name} has 1 to {longest} characters")
     if not _storable(value):
         raise _invalid(f"{name} holds a character that no text has")
+    if name in _NAMES and any(character < " " or character == "\x7f" for character in value):
+        raise _invalid(f"{name} holds a control character")
     return value
 
 

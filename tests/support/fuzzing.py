@@ -81,6 +81,10 @@ def _fit_for_fuzzing() -> dict[str, Any]:
         for operation in operations.values():
             if isinstance(operation, dict) and operation.get("security"):
                 operation["security"] = [scheme for scheme in operation["security"] if scheme]
+    for name, response in fitting["components"]["responses"].items():
+        if "bad_request" in name:
+            # What the server's parser refuses, such as a request line of more than 8 KiB, never reaches what writes problems.
+            response["content"]["text/plain"] = {"schema": {"type": "string"}}
     fitting.pop("webhooks")
     text = json.dumps(fitting).replace("https://example.org/", _NOWHERE)
     whole: dict[str, Any] = json.loads(text)
