@@ -1,7 +1,6 @@
 """One gateway: the way in and out over HTTP, put together. What it knows stands on the log and in the result store: there may be many."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from infra.page import routes as page
 from infra.runtime import Run, first_of
 from infra.server import AddRoutes
 from infra.settings import Settings
-from infra.store import store_policy
+from infra.store import open_deliveries, open_log_ends, open_store, store_policy
 from infra.telemetry import Health
 from infra.uploads import readable_uploads
 from producers import gateway as submission
@@ -53,7 +52,7 @@ async def open_gateway(settings: Settings, publisher: Publisher, health: Health)
     Raises ConfigurationError where it would let strangers in, or where uploads, scanner or store cannot be.
     """
     async with AsyncExitStack() as opened:
-        known = _Known.open(settings, publisher, opened)
+        known = _Known.open(settings, opened)
         load = await opened.enter_async_context(_pictures(settings))
         backlog = Backlog(known.store, known.ends, settings.topics)
         edge = open_edge(settings, publisher, health, backlog=backlog, redeem=known.tickets.redeem)
@@ -80,15 +79,13 @@ class _Known:
     hub: Hub
 
     @classmethod
-    def open(cls, settings: Settings, publisher: Publisher, opened: AsyncExitStack) -> "_Known":
-        policy = store_policy(settings)
-        store = SqlResultStore(policy, lambda: time.time_ns() // 1000)
-        ends = KafkaLogEnds(settings.connection, publisher.topics)
-        queue, asked = SqlDeliveryQueue(policy), Tickets(policy)
+    def open(cls, settings: Settings, opened: AsyncExitStack) -> "_Known":
+        store, ends, queue = open_store(settings), open_log_ends(settings), open_deliveries(settings)
+        asked = Tickets(store_policy(settings))
         for part in (store, ends, queue, asked):
             opened.callback(part.close)
         waits = Waits(settings.results.waits)
-        reads = ResultReads(store, ends, waits, policy.catch_up_s)
+        reads = ResultReads(store, ends, waits, settings.store.catch_up_s)
         return cls(store, ends, queue, asked, reads, waits, Hub(settings.notifier))
 
     def follow(self, settings: Settings, publisher: Publisher) -> Run:
