@@ -26,7 +26,10 @@ _STATUS = {Reason.IMAGE_TYPE_UNSUPPORTED: 415, Reason.IMAGE_TOO_LARGE: 413}
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """What all submissions of a gateway share. `in_hand`: images that are being received or stored now."""
+    """What all submissions of a gateway share. `in_hand`: images that are being received or stored now.
+
+    `callbacks`: whether somebody calls them; a callback that would never be called is refused.
+    """
 
     policy: GatewayPolicy
     upload_policy: UploadPolicy
@@ -35,6 +38,7 @@ class Desk:
     kafka: Confirming
     memory: Memory
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    callbacks: bool = True
     in_hand: int = 0
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 

@@ -50,7 +50,12 @@ class Submission:
         return any(entry.known for entry in self.entries) and not any(entry.confirmation for entry in self.entries)
 
     def begin_batch(self, callback: str | None) -> None:
-        """These images are a batch, if only so that its end can be told to `callback`. Before the first is taken."""
+        """These images are a batch, if only so that its end can be told to `callback`. Before the first is taken.
+
+        Raises ProblemError: 422 `callback_forbidden` where nobody is ever called back.
+        """
+        if callback and not self._desk.callbacks:
+            raise ProblemError(422, "callback_forbidden", "this server calls nobody back")
         self.batch_id = self._keyed.batch_id() if self._keyed else new_image_id()
         self._callback = callback
 

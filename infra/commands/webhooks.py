@@ -24,6 +24,6 @@ def secret(settings: Settings, tenant: str) -> None:
     master = settings.webhooks.secret
     if master is None:
         raise ConfigurationError(
-            "webhooks.secret is not set (environment SIGHTSTREAM_WEBHOOKS_SECRET): nothing is sent without it"
+            "webhooks.secret is not set (environment SIGHTSTREAM_WEBHOOKS_SECRET): callbacks are refused without it"
         )
     click.echo(secret_of(master, tenant))

@@ -152,6 +152,14 @@ async def test_a_lone_image_with_a_callback_is_a_batch_on_the_log(caller: Caller
     assert len(refs.batches()) == 1
 
 
+async def test_a_callback_that_nobody_would_call_is_refused(caller: Caller, refs: Log) -> None:
+    caller.gateway.desk.callbacks = False
+    answer = await caller.send(("callback", "https://example.org/hook"), JPEG)
+    assert (answer.status, answer.code) == (422, "callback_forbidden")
+    assert not refs.images()
+    assert not refs.batches()
+
+
 async def test_a_batch_of_nothing_good_is_told_of_as_such(caller: Caller, refs: Log) -> None:
     answer = await caller.send(b"no", b"nor this")
     assert (answer.status, answer.body["accepted"], answer.body["rejected"]) == (202, 0, 2)
