@@ -15,6 +15,16 @@ ORDER: tuple[str, ...] = (
     "ApiKey.v1",
     "WorkerProgress.v1",
     "AuditEvent.v1",
+    "ImageRef.v2",
+    "DetectionResult.v2",
+    "ModelVersion.v1",
+    "ModelStatus.v1",
+    "Rollout.v1",
+    "Verdict.v1",
+    "ReplayManifest.v1",
+    "ReplayProgress.v1",
+    "DriftBaseline.v1",
+    "DriftAlert.v1",
 )
 
 

@@ -22,16 +22,55 @@ from numpy.typing import NDArray
 
 from schemas import arrow, avro_files, columnar
 from schemas.control import ApiKey, AuditEvent, Batch, Deletion, WorkerProgress
+from schemas.drift import DriftAlert, DriftBaseline
 from schemas.errors import Reason, RejectedError
+from schemas.models import ModelStatus, ModelVersion
 from schemas.records import DeadLetter, DetectionResult, ImageRef
+from schemas.replays import ReplayManifest, ReplayProgress
+from schemas.rollouts import Rollout, Verdict
 
 # A stretch with a bad record in it is halved down to this many, so that it costs a few records and not the run.
 _RECORD_BY_RECORD = 8
 
 FRAME = struct.Struct(">bI")
 
-AnyRecord = ImageRef | DetectionResult | DeadLetter | Batch | Deletion | ApiKey | WorkerProgress | AuditEvent
-Record = TypeVar("Record", ImageRef, DetectionResult, DeadLetter, Batch, Deletion, ApiKey, WorkerProgress, AuditEvent)
+AnyRecord = (
+    ImageRef
+    | DetectionResult
+    | DeadLetter
+    | Batch
+    | Deletion
+    | ApiKey
+    | WorkerProgress
+    | AuditEvent
+    | ModelVersion
+    | ModelStatus
+    | Rollout
+    | Verdict
+    | ReplayManifest
+    | ReplayProgress
+    | DriftBaseline
+    | DriftAlert
+)
+Record = TypeVar(
+    "Record",
+    ImageRef,
+    DetectionResult,
+    DeadLetter,
+    Batch,
+    Deletion,
+    ApiKey,
+    WorkerProgress,
+    AuditEvent,
+    ModelVersion,
+    ModelStatus,
+    Rollout,
+    Verdict,
+    ReplayManifest,
+    ReplayProgress,
+    DriftBaseline,
+    DriftAlert,
+)
 RunType = type[ImageRef] | type[DetectionResult]
 
 _ARROW: dict[str, pa.Schema] = {"ImageRef": arrow.IMAGE_REF, "DetectionResult": arrow.DETECTION_RESULT}

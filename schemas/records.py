@@ -35,7 +35,8 @@ class ImageRef:
 
     `key` orders: records of one key keep their order through the pipeline (a camera, say); empty means the image's own id.
     `sha256` (lower-case hex) is verified against the fetched bytes if given. `deadline` is the moment after which nobody wants
-    the result. `attributes` are copied to the result.
+    the result. `attributes` are copied to the result. `replay_id`: the replay that sent it again; `into`: the topic of its result where
+    that is not the usual one; `silent`: nobody is told of the result, and it does not become the image's outcome.
     """
 
     id: str
@@ -50,6 +51,9 @@ class ImageRef:
     submitted_at: datetime = EPOCH
     deadline: datetime | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
+    replay_id: str | None = None
+    into: str | None = None
+    silent: bool = False
 
     @property
     def ordering_key(self) -> str:
@@ -91,6 +95,7 @@ class DetectionResult:
 
     `id` is a function of tenant, image id, model digest and parameters: the same work always has the same id, so that
     consumers de-duplicate on it. `source_*` name the record of the images topic. Width and height are of the oriented frame.
+    `replay_id` and `silent` are the reference's. `rollout` is the id of the rollout that chose the model, `arm` a `schemas.rollouts.Arm`.
     """
 
     id: str
@@ -117,6 +122,10 @@ class DetectionResult:
     completed_at: datetime = EPOCH
     timings: Timings = field(default_factory=Timings)
     attributes: Mapping[str, str] = field(default_factory=dict)
+    replay_id: str | None = None
+    silent: bool = False
+    rollout: str | None = None
+    arm: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

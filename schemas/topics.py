@@ -76,6 +76,51 @@ class Topics:
         return f"{self.prefix}audit"
 
     @property
+    def models(self) -> str:
+        """Versions of models."""
+        return f"{self.prefix}models"
+
+    @property
+    def model_status(self) -> str:
+        """What workers made of the versions of models."""
+        return f"{self.prefix}model-status"
+
+    @property
+    def rollouts(self) -> str:
+        """How images are shared between versions."""
+        return f"{self.prefix}rollouts"
+
+    @property
+    def verdicts(self) -> str:
+        """What was decided about rollouts."""
+        return f"{self.prefix}verdicts"
+
+    @property
+    def shadow(self) -> str:
+        """Results that no user sees."""
+        return f"{self.prefix}detections.shadow"
+
+    @property
+    def replays(self) -> str:
+        """What is sent again."""
+        return f"{self.prefix}replays"
+
+    @property
+    def replay_progress(self) -> str:
+        """How far replays are."""
+        return f"{self.prefix}replay-progress"
+
+    @property
+    def drift_baselines(self) -> str:
+        """What windows are compared with."""
+        return f"{self.prefix}drift-baselines"
+
+    @property
+    def drift(self) -> str:
+        """Windows that differ from their baseline."""
+        return f"{self.prefix}drift"
+
+    @property
     def retries(self) -> dict[str, timedelta]:
         """Retry topic -> how long a record waits in it, in the order in which a record passes through them."""
         return {f"{self.prefix}images.retry.{name}": delay for name, delay in RETRY_DELAYS.items()}
@@ -98,4 +143,13 @@ class Topics:
             Topic(self.keys, "ApiKey", "ApiKey.id", 1, 30 * _DAY, compacted=True),
             Topic(self.progress, "WorkerProgress", "topic/partition", 1, _DAY, compacted=True),
             Topic(self.audit, "AuditEvent", "AuditEvent.tenant", 1, 90 * _DAY),
+            Topic(self.models, "ModelVersion", "name@version", 1, 30 * _DAY, compacted=True),
+            Topic(self.model_status, "ModelStatus", "worker/name@version", 1, _DAY, compacted=True),
+            Topic(self.rollouts, "Rollout", "Rollout.name", 1, 30 * _DAY, compacted=True),
+            Topic(self.verdicts, "Verdict", "Verdict.name", 1, 90 * _DAY),
+            Topic(self.shadow, "DetectionResult", key, partitions, 7 * _DAY),
+            Topic(self.replays, "ReplayManifest", "ReplayManifest.id", 1, 90 * _DAY, compacted=True),
+            Topic(self.replay_progress, "ReplayProgress", "ReplayProgress.id", 1, 30 * _DAY, compacted=True),
+            Topic(self.drift_baselines, "DriftBaseline", "DriftBaseline.id", 1, 30 * _DAY, compacted=True),
+            Topic(self.drift, "DriftAlert", "DriftAlert.tenant", 1, 90 * _DAY),
         )

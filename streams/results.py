@@ -19,6 +19,8 @@ from streams.work import Work
 _BOX = arrow.DETECTION_RESULT.field("detections").type.value_type
 _TIMINGS = arrow.DETECTION_RESULT.field("timings").type
 _SEPARATOR = "\0"
+# What a result says of its reference, word for word.
+_COPIED = ("uri", "tenant", "key", "batch_id", "lane", "submitted_at", "attributes", "replay_id", "silent")
 
 
 def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatch:
@@ -26,9 +28,7 @@ def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatc
     assert work.boxes is not None
     refs, count = work.refs, work.refs.num_rows
     where = _sources(work)
-    columns: dict[str, Any] = {
-        name: refs.column(name) for name in ("uri", "tenant", "key", "batch_id", "lane", "submitted_at", "attributes")
-    }
+    columns: dict[str, Any] = {name: refs.column(name) for name in _COPIED}
     constants: dict[str, Any] = {
         "model_name": model.name,
         "model_version": model.version,
@@ -38,6 +38,8 @@ def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatc
         "device": model.device,
         "batch_size": count,
         "completed_at": completed_at_us,
+        "rollout": None,
+        "arm": None,
     }
     columns |= {
         name: pa.repeat(pa.scalar(value, arrow.DETECTION_RESULT.field(name).type), count)

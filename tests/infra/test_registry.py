@@ -72,7 +72,10 @@ def test_confluents_serializer_and_ours_read_each_other(registry: RegistrySettin
     codec, client = Codec(RegistrySchemas(registry, own)), connect(registry)
     for topic, record in ((own.online, REF), (own.detections, RESULT)):
         kind: Any = type(record)
-        text, context = avro_files.text(f"{kind.__name__}.v1"), SerializationContext(topic, MessageField.VALUE)
+        text, context = (
+            avro_files.text(avro_files.current(kind.__name__)),
+            SerializationContext(topic, MessageField.VALUE),
+        )
         theirs = AvroDeserializer(client, text, conf=STRATEGY)(codec.encode(record), context)
         conf = {**STRATEGY, "auto.register.schemas": False, "normalize.schemas": True}
         back = AvroSerializer(client, text, conf=conf)(theirs, context)
@@ -99,13 +102,13 @@ def test_two_processes_agree_on_ids(registry: RegistrySettings, own: Topics) -> 
 @pytest.mark.kafka
 def test_an_incompatible_schema_stops_the_start(registry: RegistrySettings, own: Topics) -> None:
     subject, client = subject_of(own.online), connect(registry)
-    other = avro_files.parsed("ImageRef.v1")
+    other = avro_files.parsed(avro_files.current("ImageRef"))
     for field in other["fields"]:
         if field["name"] == "uri":
             field.update(type="long", default=0)
     client.register_schema(subject, Schema(json.dumps(other), "AVRO"))
     client.set_compatibility(subject, "FULL_TRANSITIVE")
-    assert incompatible(registry, own) == [f"{subject}: ImageRef.v1"]
+    assert incompatible(registry, own) == [f"{subject}: {version}" for version in avro_files.versions("ImageRef")]
     with pytest.raises(ConfigurationError, match="register schemas"):
         RegistrySchemas(registry, own)
     client.close()
@@ -150,7 +153,7 @@ async def test_a_registry_in_trouble_costs_no_record(fake: FakeRegistry, trouble
     schemas = await opened(fake)
     codec = Codec(schemas)
     value = codec.encode(REF)
-    later = fake.add(avro_files.text("ImageRef.v1"))
+    later = fake.add(avro_files.text(avro_files.current("ImageRef")))
     fake.trouble = trouble
     assert codec.decode(value, ImageRef) == REF
     assert codec.decode_run([value, codec.encode(RESULT)], ImageRef).index.tolist() == [0]
@@ -205,9 +208,12 @@ async def test_an_unknown_id_is_asked_for_twice_and_then_remembered(fake: FakeRe
 
 async def test_a_follower_that_learns_late(fake: FakeRegistry) -> None:
     schemas = await fake.call(
-        RegistrySchemas, quick(fake), Topics(), sleep=lambda _: fake.add(avro_files.text("ImageRef.v1"), 99)
+        RegistrySchemas,
+        quick(fake),
+        Topics(),
+        sleep=lambda _: fake.add(avro_files.text(avro_files.current("ImageRef")), 99),
     )
-    assert await fake.call(schemas.schema_of, 99) == avro_files.text("ImageRef.v1")
+    assert await fake.call(schemas.schema_of, 99) == avro_files.text(avro_files.current("ImageRef"))
 
 
 async def test_credentials_are_sent_and_not_shown(fake: FakeRegistry) -> None:

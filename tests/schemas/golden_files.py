@@ -9,6 +9,8 @@ from typing import Any
 from schemas import avro_files
 from schemas.codec import Codec, PackagedSchemas
 from schemas.control import ApiKey, AuditEvent, Batch, Deletion, WorkerProgress
+from schemas.drift import DriftAlert, DriftBaseline
+from schemas.models import FileRef, ModelState, ModelStatus, ModelVersion, Stage
 from schemas.records import (
     DeadLetter,
     Detection,
@@ -19,6 +21,8 @@ from schemas.records import (
     Lane,
     Timings,
 )
+from schemas.replays import ReplayManifest, ReplayPosition, ReplayProgress, ReplayRange, ReplayState
+from schemas.rollouts import ArmFigures, CanaryGuard, Decision, Rollout, RolloutKind, RolloutState, Verdict
 
 FOLDER = Path(__file__).parent / "golden"
 _DAY = datetime(2026, 11, 22, 3, 4, 5, 678901, tzinfo=UTC)
@@ -45,6 +49,9 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 submitted_at=_DAY,
                 deadline=_DAY,
                 attributes={"site": "north", "shift": "2"},
+                replay_id="6ec0bd7f11c0",
+                into="detections.trial",
+                silent=True,
             ),
             "edge": ImageRef(
                 id="",
@@ -56,6 +63,8 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 submitted_at=_FIRST,
                 deadline=_LAST,
                 attributes={"": _TEXT, _TEXT: ""},
+                replay_id="",
+                into=_TEXT,
             ),
         },
     ),
@@ -87,6 +96,10 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 completed_at=_DAY,
                 timings=Timings(wait_ms=1.5, fetch_ms=2.5, decode_ms=3.5, inference_ms=4.5),
                 attributes={"site": "north"},
+                replay_id="6ec0bd7f11c0",
+                silent=True,
+                rollout="0f8fad5b",
+                arm="candidate",
             ),
             "edge": DetectionResult(
                 id=_TEXT,
@@ -210,6 +223,186 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 details={"bytes": "30000"},
             ),
             "edge": AuditEvent(id=_TEXT, at=_FIRST, status=-(2**31), details={_TEXT: ""}),
+        },
+    ),
+    "ModelVersion": (
+        ModelVersion,
+        {
+            "least": ModelVersion(name="yolo", version="3"),
+            "usual": ModelVersion(
+                name="yolo",
+                version="3",
+                digest="sha256:00ff",
+                files=(FileRef(uri="s3://models/yolo.onnx", sha256="00ff", bytes=12_345_678),),
+                backend="openvino",
+                precision="auto",
+                labels=("person", "car"),
+                input_width=640,
+                input_height=640,
+                confidence=0.25,
+                iou=0.5,
+                metrics={"map50": 0.5},
+                licence="AGPL-3.0",
+                lineage={"data": "sha256:11"},
+                stage=Stage.STABLE,
+                added_at=_DAY,
+                changed_at=_DAY,
+            ),
+            "edge": ModelVersion(
+                name=_TEXT,
+                version="",
+                files=(FileRef(bytes=2**63 - 1),) * 3,
+                labels=("",),
+                input_width=-(2**31),
+                metrics={_TEXT: -1e308},
+                stage=Stage.RETIRED,
+                added_at=_FIRST,
+                changed_at=_LAST,
+            ),
+        },
+    ),
+    "ModelStatus": (
+        ModelStatus,
+        {
+            "least": ModelStatus(worker="w"),
+            "usual": ModelStatus(
+                worker="host-1",
+                name="yolo",
+                version="3",
+                digest="sha256:00ff",
+                state=ModelState.REFUSED,
+                reason="wrong digest",
+                at=_DAY,
+            ),
+            "edge": ModelStatus(worker=_TEXT, state=ModelState.UNLOADED, reason=_TEXT, at=_LAST),
+        },
+    ),
+    "Rollout": (
+        Rollout,
+        {
+            "least": Rollout(id="r"),
+            "usual": Rollout(
+                id="0f8fad5b",
+                name="yolo",
+                kind=RolloutKind.CANARY,
+                stable="yolo@2",
+                candidate="yolo@3",
+                steps=(0.05, 0.25, 1.0),
+                step=1,
+                share=0.25,
+                shadow_share=0.5,
+                guard=CanaryGuard(window_s=30.0, min_samples=50),
+                started_at=_DAY,
+                changed_at=_DAY,
+            ),
+            "edge": Rollout(
+                id=_TEXT,
+                kind=RolloutKind.BLUE_GREEN,
+                steps=(0.0,) * 100,
+                step=-(2**31),
+                state=RolloutState.ROLLED_BACK,
+                reason=_TEXT,
+                started_at=_FIRST,
+                changed_at=_LAST,
+            ),
+        },
+    ),
+    "Verdict": (
+        Verdict,
+        {
+            "least": Verdict(rollout_id="r"),
+            "usual": Verdict(
+                rollout_id="0f8fad5b",
+                name="yolo",
+                decision=Decision.ROLL_BACK,
+                step=1,
+                share=0.25,
+                window_start=_DAY,
+                window_end=_DAY,
+                stable=ArmFigures(results=300, failures=1, p95_ms=80.5, boxes_per_image=2.5),
+                candidate=ArmFigures(results=100, failures=2, p95_ms=90.5, boxes_per_image=1.5),
+                pairs=100,
+                disagreement=0.25,
+                reasons=("disagreement 0.25 > 0.05",),
+                at=_DAY,
+            ),
+            "edge": Verdict(
+                rollout_id=_TEXT, decision=Decision.PROMOTE, window_start=_FIRST, window_end=_LAST, reasons=("",)
+            ),
+        },
+    ),
+    "ReplayManifest": (
+        ReplayManifest,
+        {
+            "least": ReplayManifest(id="p"),
+            "usual": ReplayManifest(
+                id="6ec0bd7f11c0",
+                topic="images.online",
+                ranges=(ReplayRange(partition=0, first=10, end=90, references=80), ReplayRange(partition=1)),
+                references=80,
+                digest="sha256:22",
+                model="yolo@3",
+                into="detections.trial",
+                tenant="acme",
+                batch_id="batch-1",
+                filters={"site": "north"},
+                notify=True,
+                created_by="4f1c2a9b",
+                created_at=_DAY,
+            ),
+            "edge": ReplayManifest(id=_TEXT, ranges=(ReplayRange(end=2**63 - 1),), into="", created_at=_LAST),
+        },
+    ),
+    "ReplayProgress": (
+        ReplayProgress,
+        {
+            "least": ReplayProgress(id="p"),
+            "usual": ReplayProgress(
+                id="6ec0bd7f11c0",
+                state=ReplayState.COMPLETED,
+                sent=80,
+                positions=(ReplayPosition(partition=0, next=90, sent=80),),
+                at=_DAY,
+            ),
+            "edge": ReplayProgress(id=_TEXT, state=ReplayState.STOPPED, sent=2**63 - 1, at=_FIRST),
+        },
+    ),
+    "DriftBaseline": (
+        DriftBaseline,
+        {
+            "least": DriftBaseline(id="b"),
+            "usual": DriftBaseline(
+                id="week-47",
+                model="yolo@3",
+                window_start=_DAY,
+                window_end=_DAY,
+                slices=("tenant", "key"),
+                images=10_000,
+                profiles="{}",
+                created_at=_DAY,
+            ),
+            "edge": DriftBaseline(id=_TEXT, slices=("",), profiles=_TEXT, window_start=_FIRST, window_end=_LAST),
+        },
+    ),
+    "DriftAlert": (
+        DriftAlert,
+        {
+            "least": DriftAlert(id="a"),
+            "usual": DriftAlert(
+                id="0f8fad5b",
+                baseline_id="week-47",
+                tenant="acme",
+                slice="key=camera-7",
+                statistic="class_mix",
+                detector="psi",
+                value=0.31,
+                threshold=0.2,
+                images=400,
+                window_start=_DAY,
+                window_end=_DAY,
+                at=_DAY,
+            ),
+            "edge": DriftAlert(id=_TEXT, slice=_TEXT, value=-1e308, images=2**63 - 1, window_start=_FIRST, at=_LAST),
         },
     ),
 }

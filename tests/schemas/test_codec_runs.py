@@ -155,7 +155,8 @@ def ref_payload(
 ) -> bytes:
     """An ImageRef by hand, so that it can hold what no encoder writes. `most` is `max_detections`."""
     parameters = b"\x00" + b"\x00" + b"\x02" + most + b"\x02" + classes
-    return id_ + b"\x02u" + b"\x00\x00\x00\x00\x00" + parameters + b"\x00" + submitted + b"\x00" + attributes
+    replay = b"\x00\x00\x00"
+    return id_ + b"\x02u" + b"\x00\x00\x00\x00\x00" + parameters + b"\x00" + submitted + b"\x00" + attributes + replay
 
 
 OVER = b"\x80\x80\x80\x80\x10"  # 2**31: as long as the number that it wraps round to

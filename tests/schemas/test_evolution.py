@@ -34,20 +34,20 @@ def field(schema: Schema, name: str) -> Schema:
     return next(entry for entry in schema["fields"] if entry["name"] == name)
 
 
-def v1() -> Schema:
-    return deepcopy(avro_files.parsed("ImageRef.v1"))
+def today() -> Schema:
+    return deepcopy(avro_files.parsed(avro_files.current("ImageRef")))
 
 
-def v2() -> Schema:
+def tomorrow() -> Schema:
     """A next version: `priority` is new, `sha256` is gone."""
-    schema = v1()
+    schema = today()
     schema["fields"] = [entry for entry in schema["fields"] if entry["name"] != "sha256"]
     schema["fields"].insert(2, {"name": "priority", "type": "int", "default": 5})
     return schema
 
 
 def grown() -> Schema:
-    schema = v1()
+    schema = today()
     field(schema, "lane")["type"]["symbols"].append("idle")
     return schema
 
@@ -72,35 +72,39 @@ BREAKS: dict[str, Callable[[Schema], object]] = {
 
 @pytest.mark.parametrize("rule", BREAKS)
 def test_each_broken_rule_is_told(rule: str) -> None:
-    schema = v1()
+    schema = today()
     BREAKS[rule](schema)
-    assert any(rule in problem for problem in problems(schema, [v1()])), problems(schema, [v1()])
+    assert any(rule in problem for problem in problems(schema, [today()])), problems(schema, [today()])
 
 
-@pytest.mark.parametrize("schema", [v2(), grown()])
+@pytest.mark.parametrize("schema", [tomorrow(), grown()])
 def test_a_field_may_come_or_go_and_an_enum_may_grow(schema: Schema) -> None:
-    assert problems(schema, [v1()]) == []
+    assert problems(schema, [today()]) == []
 
 
 class Versions(PackagedSchemas):
-    """The packaged schemas, and another release's under the id 9."""
+    """The packaged schemas, and another release's under the id 99."""
 
     def __init__(self, other: Schema) -> None:
         self.other = json.dumps(other)
 
     def schema_of(self, schema_id: int) -> str:
-        return self.other if schema_id == 9 else super().schema_of(schema_id)
+        return self.other if schema_id == 99 else super().schema_of(schema_id)
 
 
 def written(schema: Schema, **values: object) -> bytes:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(schema), {"id": "a", "uri": "u", **values})
-    return FRAME.pack(0, 9) + out.getvalue()
+    return FRAME.pack(0, 99) + out.getvalue()
 
 
 def test_today_reads_tomorrows_records_and_in_columns() -> None:
-    codec, old = Codec(Versions(v2())), ImageRef(id="b", uri="u", sha256="ab")
-    values = [written(v2(), priority=1, attributes={"k": "v"}), codec.encode(old), written(v2(), lane="bulk")]
+    codec, old = Codec(Versions(tomorrow())), ImageRef(id="b", uri="u", sha256="ab")
+    values = [
+        written(tomorrow(), priority=1, attributes={"k": "v"}),
+        codec.encode(old),
+        written(tomorrow(), lane="bulk"),
+    ]
     run = codec.decode_run(values, ImageRef)
     assert run.index.tolist() == [0, 1, 2]
     assert run.batch.schema.equals(arrow.IMAGE_REF)
@@ -109,20 +113,22 @@ def test_today_reads_tomorrows_records_and_in_columns() -> None:
     assert codec.encode_run(run.batch, ImageRef) == [codec.encode(record) for record in expected]
     assert [codec.decode(value, ImageRef) for value in values] == expected
     payloads = [values[0][5:], values[2][5:]]
-    batch = columnar.decode_as(payloads, json.dumps(v2()), avro_files.text("ImageRef.v1"), arrow.IMAGE_REF)
+    batch = columnar.decode_as(
+        payloads, json.dumps(tomorrow()), avro_files.text(avro_files.current("ImageRef")), arrow.IMAGE_REF
+    )
     assert batch is not None
     assert batch.num_rows == 2
 
 
 def test_tomorrow_reads_todays_records() -> None:
     value = Codec(PackagedSchemas()).encode(ImageRef(id="a", uri="u", sha256="ab"))
-    today, tomorrow = avro_files.text("ImageRef.v1"), json.dumps(v2())
+    packaged, next_one = avro_files.text(avro_files.current("ImageRef")), json.dumps(tomorrow())
     row: Any = fastavro.schemaless_reader(
-        io.BytesIO(value[5:]), fastavro.parse_schema(v1()), fastavro.parse_schema(v2())
+        io.BytesIO(value[5:]), fastavro.parse_schema(today()), fastavro.parse_schema(tomorrow())
     )
     assert row["priority"] == 5
     assert "sha256" not in row
-    batch = columnar.decode_as([value[5:]], today, tomorrow, arrow.schema_of(v2()))
+    batch = columnar.decode_as([value[5:]], packaged, next_one, arrow.schema_of(tomorrow()))
     assert batch is not None
     assert batch.column("priority").to_pylist() == [5]
     assert batch.column("id").to_pylist() == ["a"]
@@ -143,6 +149,6 @@ def test_a_writers_schema_that_is_none_costs_its_values_only(other: str) -> None
     schemas.other = other
     codec = Codec(schemas)
     whole = codec.encode(ImageRef(id="a", uri="u"))
-    run = codec.decode_run([whole, FRAME.pack(0, 9) + whole[5:]], ImageRef)
+    run = codec.decode_run([whole, FRAME.pack(0, 99) + whole[5:]], ImageRef)
     assert run.index.tolist() == [0]
     assert [at for at, _ in run.rejected] == [1]
