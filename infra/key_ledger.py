@@ -1,13 +1,8 @@
 """What operators do with API keys: hand out, end, replace. Each step is a confirmed record on the topic `keys`."""
 
-import threading
-import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime, timedelta
-
-from confluent_kafka import KafkaError, Message
 
 from infra.key_follower import KeyFollower
 from infra.key_ring import KeyRing, earlier, state_of
@@ -15,10 +10,8 @@ from infra.keys import NewKey, make_key
 from producers.publisher import Publisher
 from schemas.connection import KafkaConnection
 from schemas.control import ApiKey
-from schemas.errors import ConfigurationError, DeliveryError
-
-_PATIENCE_S = 20.0
-_LOOK_AGAIN_S = 0.02
+from schemas.errors import ConfigurationError
+from streams.fold import read_to_end
 
 
 class KeyLedger:
@@ -33,19 +26,7 @@ class KeyLedger:
     def read(self) -> KeyRing:
         """The keys as they are now."""
         follower = KeyFollower(self._connection, self._publisher.codec, self._publisher.topics.keys, self._group)
-        stop = threading.Event()
-        thread = threading.Thread(target=follower.run, args=(stop,), name="keys", daemon=True)
-        thread.start()
-        try:
-            deadline = time.monotonic() + _PATIENCE_S
-            while follower.age_s is None:
-                if time.monotonic() > deadline or not thread.is_alive():
-                    topic = self._publisher.topics.keys
-                    raise ConfigurationError(f"cannot read {topic}: is it there (`sightstream topics check`)?")
-                stop.wait(_LOOK_AGAIN_S)
-        finally:
-            stop.set()
-            thread.join()
+        read_to_end(follower)
         return follower.ring
 
     def create(
@@ -85,13 +66,4 @@ class KeyLedger:
         return key
 
     def _write(self, key: ApiKey) -> None:
-        done: Future[None] = Future()
-
-        def report(error: KafkaError | None, _: Message) -> None:
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(DeliveryError(f"the key {key.id} was not confirmed: {error}"))
-
-        self._publisher.send(self._publisher.topics.keys, key.id.encode(), self._publisher.codec.encode(key), report)
-        done.result()
+        self._publisher.put(self._publisher.topics.keys, key.id, key).result()

@@ -13,7 +13,9 @@ _NO_DIGEST = "0" * 64
 
 
 class KeyRing:
-    """The keys as the log tells them, the newest record of each. One thread folds, any may ask."""
+    """The keys as the log tells them, the newest record of each: a `streams.fold.Fold`. One thread folds, any may ask."""
+
+    record = ApiKey
 
     def __init__(self) -> None:
         self._keys: dict[str, ApiKey] = {}
@@ -21,6 +23,10 @@ class KeyRing:
     def fold(self, key: ApiKey) -> None:
         """Take what the log says of a key."""
         self._keys[key.id] = merged(self._keys.get(key.id), key)
+
+    def put(self, _key: str, record: ApiKey) -> None:
+        """`fold`, as the follower of the topic calls it."""
+        self.fold(record)
 
     def forget(self, key_id: str) -> None:
         """The log says that there is no such key any more."""

@@ -17,7 +17,7 @@ from typing import Any, Self
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from producers import metrics
-from schemas.codec import Codec, PackagedSchemas
+from schemas.codec import AnyRecord, Codec, PackagedSchemas
 from schemas.connection import KafkaConnection
 from schemas.errors import DeliveryError, FatalError, Reason, RejectedError
 from schemas.records import EPOCH, ImageRef
@@ -104,17 +104,14 @@ class Publisher:
             raise ValueError("an ImageRef needs an id and a uri")
         if ref.submitted_at == EPOCH:
             ref = replace(ref, submitted_at=datetime.now(UTC))
-        future: Future[Receipt] = Future()
-        future.set_running_or_notify_cancel()  # what is sent cannot be called back
+        return self._sent(self.topics.lane(ref.lane), ref.ordering_key, ref, f"image {ref.id}")
 
-        def report(error: KafkaError | None, message: Message) -> None:
-            if error is None:
-                future.set_result(Receipt(message.topic(), message.partition(), message.offset()))
-            else:
-                future.set_exception(DeliveryError(f"image {ref.id} was not confirmed: {error}"))
+    def put(self, topic: str, key: str, record: AnyRecord | None) -> "Future[Receipt]":
+        """Send one record, or with None a tombstone; the future holds the receipt once Kafka confirmed it, or a DeliveryError.
 
-        self.send(self.topics.lane(ref.lane), ref.ordering_key.encode(), self.codec.encode(ref), report)
-        return future
+        Blocks and raises like `send`; ValueError or TypeError where a field does not hold what the record's schema says.
+        """
+        return self._sent(topic, key, record, f"a record of {key} on {topic}")
 
     def send(
         self,
@@ -143,6 +140,19 @@ class Publisher:
             except (BufferError, KafkaException):  # the careful way waits for room, or says what is wrong
                 self._produce(topic, key, value, on_delivery)
         metrics.SENT.labels(topic).inc(len(keys))
+
+    def _sent(self, topic: str, key: str, record: AnyRecord | None, name: str) -> "Future[Receipt]":
+        future: Future[Receipt] = Future()
+        future.set_running_or_notify_cancel()  # what is sent cannot be called back
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                future.set_result(Receipt(message.topic(), message.partition(), message.offset()))
+            else:
+                future.set_exception(DeliveryError(f"{name} was not confirmed: {error}"))
+
+        self.send(topic, key.encode(), None if record is None else self.codec.encode(record), report)
+        return future
 
     def _produce(
         self,
