@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from schemas.records import Detection
 from sinks.diff_policy import DiffPolicy
 
+_Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
+
 
 class Change(StrEnum):
     """What became of an object. One that both moved and got another score has `moved`."""
@@ -86,11 +88,11 @@ def compare(first: Seen, second: Seen, policy: DiffPolicy | None = None) -> Imag
     rules = policy or DiffPolicy()
     overlaps = _overlaps(first.xyxy, second.xyxy)
     alike = first.labels[:, np.newaxis] == second.labels[np.newaxis]
-    ranks = _Ranks.of(first, second)
     partner = np.full(len(first.scores), -1, np.intp)
     free = np.ones(len(second.scores), np.bool_)
     for allowed in (alike, ~alike):
-        _match(np.where(allowed, overlaps, 0), rules.match_iou, ranks, partner, free)
+        rows, columns = np.nonzero(allowed & (overlaps >= rules.match_iou) & (overlaps > 0))
+        _match(_ordered((rows, columns), overlaps[rows, columns], first, second), partner, free)
     rows = np.arange(len(partner), dtype=np.intp)
     added = np.flatnonzero(free)
     diff = ImageDiff(
@@ -102,39 +104,35 @@ def compare(first: Seen, second: Seen, policy: DiffPolicy | None = None) -> Imag
     return _above(rules.min_score, diff, first, second)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Ranks:
-    """What breaks ties between pairs of equal IoU, whichever side is the first: how far scores are apart, then what the boxes are."""
-
-    apart: NDArray[np.float32]
-    first: NDArray[np.intp]
-    second: NDArray[np.intp]
-
-    @classmethod
-    def of(cls, first: Seen, second: Seen) -> Self:
-        labels = np.unique(np.concatenate((first.labels, second.labels)), return_inverse=True)[1]
-        numbers = [np.concatenate((side.xyxy, side.scores[:, np.newaxis]), axis=1) for side in (first, second)]
-        table = np.concatenate((np.concatenate(numbers), labels.reshape(-1, 1)), axis=1)
-        ranks = np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
-        apart = np.abs(first.scores[:, np.newaxis] - second.scores[np.newaxis])
-        return cls(apart, ranks[: len(first.scores)], ranks[len(first.scores) :])
-
-    def order(self, iou: NDArray[np.float64], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.intp]:
-        """The pairs, the one to be matched first at the head."""
-        one, two = self.first[rows], self.second[columns]
-        return np.lexsort((np.maximum(one, two), np.minimum(one, two), self.apart[rows, columns], -iou))
-
-
-def _match(
-    overlaps: NDArray[np.float64], least: float, ranks: _Ranks, partner: NDArray[np.intp], free: NDArray[np.bool_]
-) -> None:
-    """Give each box of the first side without a `partner` the `free` one that it overlaps most, best pairs first."""
-    open_rows = (partner < 0)[:, np.newaxis] & free[np.newaxis]
-    rows, columns = np.nonzero((overlaps >= least) & (overlaps > 0) & open_rows)
-    order = ranks.order(overlaps[rows, columns], rows, columns)
-    for row, column in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
+def _match(pairs: _Pairs, partner: NDArray[np.intp], free: NDArray[np.bool_]) -> None:
+    """Make those of the pairs partners that both have none yet, in this order."""
+    for row, column in zip(pairs[0].tolist(), pairs[1].tolist(), strict=True):
         if partner[row] < 0 and free[column]:
             partner[row], free[column] = column, False
+
+
+def _ordered(pairs: _Pairs, iou: NDArray[np.float64], first: Seen, second: Seen) -> _Pairs:
+    """Pairs of rows, the one that overlaps most at the head; of equal ones the one whose scores are closest."""
+    rows, columns = pairs
+    if len(iou) < 2 or (np.bincount(rows).max() == 1 and np.bincount(columns).max() == 1):
+        return pairs  # none contends with another
+    apart = np.abs(first.scores[rows] - second.scores[columns])
+    order = np.lexsort((apart, -iou))
+    if ((np.diff(iou[order]) == 0) & (np.diff(apart[order]) == 0)).any():
+        # What the boxes are decides then, whichever side is the first: not their order.
+        ranks = _ranks(first, second)
+        one, two = ranks[rows], ranks[len(first.scores) + columns]
+        order = np.lexsort((np.maximum(one, two), np.minimum(one, two), apart, -iou))
+    return rows[order], columns[order]
+
+
+def _ranks(first: Seen, second: Seen) -> NDArray[np.intp]:
+    """A number for each box of both sides, the same for equal boxes."""
+    labels = np.unique(np.concatenate((first.labels, second.labels)), return_inverse=True)[1]
+    boxes = [np.concatenate((side.xyxy, side.scores[:, np.newaxis]), axis=1) for side in (first, second)]
+    table = np.concatenate((np.concatenate(boxes), labels.reshape(-1, 1)), axis=1)
+    ranks: NDArray[np.intp] = np.unique(table, axis=0, return_inverse=True)[1].reshape(-1)
+    return ranks
 
 
 def _judge(
@@ -179,11 +177,11 @@ def _at(overlaps: NDArray[np.float64], rows: NDArray[np.intp], columns: NDArray[
 
 def _overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
     """IoU of each with each; 1 for equal boxes, also without an area."""
-    one, two = first.astype(np.float64)[:, np.newaxis], second.astype(np.float64)[np.newaxis]
-    sides = np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2])
-    shared = np.prod(np.maximum(sides, 0), axis=-1)
-    areas = [np.prod(np.maximum(box[..., 2:] - box[..., :2], 0), axis=-1) for box in (one, two)]
-    union = areas[0] + areas[1] - shared
-    share: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
-    share[(one == two).all(axis=-1)] = 1.0
+    one, two = first.astype(np.float64).T[:, :, np.newaxis], second.astype(np.float64).T[:, np.newaxis]
+    wide = np.minimum(one[2], two[2]) - np.maximum(one[0], two[0])
+    high = np.minimum(one[3], two[3]) - np.maximum(one[1], two[1])
+    shared = np.maximum(wide, 0) * np.maximum(high, 0)
+    areas = [np.maximum(box[2] - box[0], 0) * np.maximum(box[3] - box[1], 0) for box in (one, two)]
+    share: NDArray[np.float64] = np.divide(shared, sum(areas) - shared, out=np.zeros_like(shared), where=shared > 0)
+    share[(one[0] == two[0]) & (one[1] == two[1]) & (one[2] == two[2]) & (one[3] == two[3])] = 1.0
     return share
