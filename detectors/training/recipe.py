@@ -30,7 +30,7 @@ class TrainingPlan:
     `image_sizes`: sides in pixels of the square inputs, one drawn for each batch. `grow_first`: over this share of the steps the larger
     sizes come in one after the other, and the smaller ones go, which is quick; 0 for all of them from the start. `fixed_first`: for this
     share of the steps objects are assigned by their size, before the network itself has a say. The learning rate rises linearly over
-    `warmup_steps`, then falls as a cosine to `final_share` of itself. `weight_decay`: AdamW's, of convolutions' weights alone.
+    `warmup_steps`, then falls as a cosine to `final_share` of itself. `weight_decay`: decoupled, of convolutions' weights alone.
     `ema_decay`: share of the average that a step keeps; less of it at first, so that the random start is soon forgotten. `calm_last`:
     the share of the steps, at the end, without strong augmentation. `workers`: processes that prepare batches; None for as many as
     leave the cores to the network.

@@ -52,8 +52,10 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert first.progress
     assert second.progress
     assert same(first.progress["optimiser"]["network"], second.progress["optimiser"]["network"])
-    states = [checkpoint.progress["optimiser"]["optimiser"]["state"] for checkpoint in (first, second)]  # type: ignore[index]
-    assert all(same(states[0][number], states[1][number]) for number in states[0])
+    memories = [checkpoint.progress["optimiser"]["optimisers"] for checkpoint in (first, second)]  # type: ignore[index]
+    for one_memory, other_memory in zip(*memories, strict=True):
+        assert one_memory["state"]
+        assert all(same(kept, other_memory["state"][number]) for number, kept in one_memory["state"].items())
     assert same(read_checkpoint(one / "best.pt").weights, read_checkpoint(other / "best.pt").weights)
 
 
