@@ -9,7 +9,7 @@ from typing import Any
 from schemas import avro_files
 from schemas.codec import Codec, PackagedSchemas
 from schemas.control import ApiKey, AuditEvent, Batch, Deletion, WorkerProgress
-from schemas.drift import DriftAlert, DriftBaseline
+from schemas.drift import DriftAlert, DriftBaseline, DriftState
 from schemas.models import FileRef, ModelState, ModelStatus, ModelVersion, Stage
 from schemas.records import (
     DeadLetter,
@@ -21,7 +21,7 @@ from schemas.records import (
     Lane,
     Timings,
 )
-from schemas.replays import ReplayManifest, ReplayPosition, ReplayProgress, ReplayRange, ReplayState
+from schemas.replays import ReplayManifest, ReplayMark, ReplayPosition, ReplayProgress, ReplayRange, ReplayState
 from schemas.rollouts import ArmFigures, CanaryGuard, Decision, Rollout, RolloutKind, RolloutState, Verdict
 
 FOLDER = Path(__file__).parent / "golden"
@@ -338,7 +338,10 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
             "usual": ReplayManifest(
                 id="6ec0bd7f11c0",
                 topic="images.online",
-                ranges=(ReplayRange(partition=0, first=10, end=90, references=80), ReplayRange(partition=1)),
+                ranges=(
+                    ReplayRange(partition=0, first=10, end=90, references=80, digest="33"),
+                    ReplayRange(partition=1),
+                ),
                 references=80,
                 digest="sha256:22",
                 model="yolo@3",
@@ -347,6 +350,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 batch_id="batch-1",
                 filters={"site": "north"},
                 notify=True,
+                marks=(ReplayMark(topic="images.bulk", partition=3, offset=123_456_789_012),),
                 created_by="4f1c2a9b",
                 created_at=_DAY,
             ),
@@ -361,7 +365,10 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 id="6ec0bd7f11c0",
                 state=ReplayState.COMPLETED,
                 sent=80,
-                positions=(ReplayPosition(partition=0, next=90, sent=80),),
+                positions=(ReplayPosition(partition=0, next=90, sent=80, digest="33"),),
+                marks=(ReplayMark(topic="images.bulk", partition=3, offset=123_456_789_012),),
+                runner="host-1/4711",
+                turn=2,
                 at=_DAY,
             ),
             "edge": ReplayProgress(id=_TEXT, state=ReplayState.STOPPED, sent=2**63 - 1, at=_FIRST),
@@ -390,6 +397,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
             "least": DriftAlert(id="a"),
             "usual": DriftAlert(
                 id="0f8fad5b",
+                state=DriftState.LASTS,
                 baseline_id="week-47",
                 tenant="acme",
                 slice="key=camera-7",
@@ -398,6 +406,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 value=0.31,
                 threshold=0.2,
                 images=400,
+                reference_images=9_000,
                 window_start=_DAY,
                 window_end=_DAY,
                 at=_DAY,
