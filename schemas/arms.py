@@ -24,7 +24,7 @@ def choose(rollout: Rollout, key: str) -> Choice:
     candidate and none back; a raised `shadow_share` only adds keys. The two are drawn independently. A rollout that has ended has one
     arm, and no shadow.
     """
-    if rollout.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+    if not rollout.live:
         promoted = rollout.state is RolloutState.PROMOTED
         return _choice(rollout, candidate=promoted, shadowed=False)
     candidate = position(rollout.id, key, b"arm") < candidate_share(rollout)

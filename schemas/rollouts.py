@@ -50,10 +50,12 @@ class Arm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryGuard:
-    """When a canary may go on. A window is `window_s` of event time, and is judged once each arm has `min_samples` outcomes.
+    """When a canary may go on.
 
-    `max_errors_added`: by how much the candidate's share of failures may exceed the stable one's; `max_latency_ratio`: its p95 over the
-    stable one's; `max_disagreement`: the share of objects, 0..1, that pairs of results of the same image do not agree on.
+    A window is `window_s` of event time, or as many times that as it takes until each arm has `min_samples` outcomes and, where images are
+    seen by both, as many of these with as many objects. `max_errors_added`: by how much the candidate's share of failures may exceed the
+    stable one's; `max_latency_ratio`: its p95 over the stable one's; `max_disagreement`: the share of objects, 0..1, that pairs of results
+    of the same image do not agree on.
     """
 
     window_s: float = 60.0
@@ -68,7 +70,8 @@ class Rollout:
     """The rollout of a model. Topic `rollouts`, compacted by `name`, the model's: one at a time.
 
     `stable` and `candidate` are `name@version`. `share` (0..1) is the candidate's now, `steps` what a canary goes through and `step` where
-    it is. `shadow_share`: of the images whose result users get from one arm, the share that the other one sees as well.
+    it is. `shadow_share`: of the images whose result users get from one arm, the share that the other one sees as well. Event time: the
+    window that is being filled began at `window_start`, and what completed before `judged_until` has been looked at.
     """
 
     id: str
@@ -85,11 +88,18 @@ class Rollout:
     reason: str = ""
     started_at: datetime = EPOCH
     changed_at: datetime = EPOCH
+    window_start: datetime = EPOCH
+    judged_until: datetime = EPOCH
+
+    @property
+    def live(self) -> bool:
+        """Whether it shares images: running, or paused."""
+        return self.state in (RolloutState.RUNNING, RolloutState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmFigures:
-    """What an arm did in a window. `p95_ms`: from submission to result."""
+    """What an arm did in a window. `failures`: images that it could not detect in; `p95_ms`: from submission to result, online lane."""
 
     results: int = 0
     failures: int = 0
@@ -101,7 +111,8 @@ class ArmFigures:
 class Verdict:
     """What was decided about a rollout after a window, and on which figures. Topic `verdicts`, keyed by `name`; every one is kept.
 
-    `pairs`: images that both arms saw; `disagreement`: the share of their objects, 0..1, that the arms do not agree on.
+    `pairs`: images that both arms saw; `objects`: what either found in them; `disagreement`: the share of these, 0..1, that the arms do not
+    agree on. `step` and `share` are those of the window.
     """
 
     rollout_id: str
@@ -114,6 +125,7 @@ class Verdict:
     stable: ArmFigures = field(default_factory=ArmFigures)
     candidate: ArmFigures = field(default_factory=ArmFigures)
     pairs: int = 0
+    objects: int = 0
     disagreement: float = 0.0
     reasons: tuple[str, ...] = ()
     at: datetime = EPOCH

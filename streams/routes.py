@@ -6,7 +6,7 @@ from typing import Protocol
 from schemas.arms import choose
 from schemas.errors import Reason, RejectedError
 from schemas.models import ModelVersion, Stage
-from schemas.rollouts import Rollout, RolloutState
+from schemas.rollouts import Rollout
 from streams.fold import Latest
 
 STABLE_SUFFIX = "@stable"
@@ -63,7 +63,7 @@ class RegistryRoutes:
     def _rolled_out(self, name: str, key: str) -> Route | None:
         """None where no rollout runs, or a version of it is gone: that must not cost a user's image its result."""
         rollout = None if self._rollouts is None else self._rollouts.get(name)
-        if rollout is None or rollout.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
+        if rollout is None or not rollout.live:
             return None
         if not (self._known(rollout.stable) and self._known(rollout.candidate)):
             return None

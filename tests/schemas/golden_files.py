@@ -294,6 +294,8 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 guard=CanaryGuard(window_s=30.0, min_samples=50),
                 started_at=_DAY,
                 changed_at=_DAY,
+                window_start=_DAY,
+                judged_until=_DAY,
             ),
             "edge": Rollout(
                 id=_TEXT,
@@ -322,6 +324,7 @@ CASES: dict[str, tuple[type, dict[str, Any]]] = {
                 stable=ArmFigures(results=300, failures=1, p95_ms=80.5, boxes_per_image=2.5),
                 candidate=ArmFigures(results=100, failures=2, p95_ms=90.5, boxes_per_image=1.5),
                 pairs=100,
+                objects=120,
                 disagreement=0.25,
                 reasons=("disagreement 0.25 > 0.05",),
                 at=_DAY,
