@@ -25,6 +25,11 @@ async def chunks(request: web.Request, max_bytes: int | None = None) -> AsyncGen
         raise ProblemError(400, "invalid_request", "the body is not what its headers say") from error
 
 
+def media_type(request: web.Request) -> str:
+    """The Content-Type without its parameters, in lower case, or empty. aiohttp's own takes ten times as long for a form."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
 async def whole(request: web.Request, max_bytes: int) -> bytes:
     """A small body at once. Raises like `chunks`."""
     return b"".join([chunk async for chunk in chunks(request, max_bytes)])

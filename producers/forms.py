@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from aiohttp import web
 
-from producers.bodies import chunks, whole
+from producers.bodies import chunks, media_type, whole
 from producers.desk import Desk, problem_of
 from producers.multipart_form import Field, FileBegins, FileEnds, boundary_of, read_form
 from producers.options import OptionError, Options, read_json, read_texts
@@ -23,7 +23,7 @@ async def take_body(request: web.Request, desk: Desk, submission: Submission, qu
     Raises ProblemError where the request as a whole is wrong, ConnectionError or CancelledError where the client goes. What was taken
     before that stays: see `Submission.abandon`.
     """
-    kind = request.content_type
+    kind = media_type(request)
     if kind == "multipart/form-data":
         await _take_form(request, desk, submission)
     elif kind in RAW_TYPES:

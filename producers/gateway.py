@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from producers import metrics
-from producers.bodies import chunks, whole
+from producers.bodies import chunks, media_type, whole
 from producers.confirming import Confirming, Sender
 from producers.desk import Desk, Taker, problem_of
 from producers.forms import RAW_TYPES, receive, take_body
@@ -40,22 +40,29 @@ _MAX_ASK = 4096
 
 
 class Outcomes(Protocol):
-    """Who waits for results: `sinks.results`. Both return the JSON of API v1, or None where it does not come in time."""
+    """Who waits for results: `sinks.results_outcomes`. Both return the JSON of API v1, or None where it does not come in time.
 
-    async def image(self, tenant: str, image_id: str, timeout_s: float) -> str | None:
+    `old`: those of the images that were submitted before, and so may have had their outcome for long.
+    """
+
+    async def image(self, tenant: str, image_id: str, timeout_s: float, old: Sequence[str] = ()) -> str | None:
         """The image, once it has its outcome."""
 
-    async def batch(self, tenant: str, batch_id: str, image_ids: Sequence[str], timeout_s: float) -> str | None:
+    async def batch(
+        self, tenant: str, batch_id: str, image_ids: Sequence[str], timeout_s: float, old: Sequence[str] = ()
+    ) -> str | None:
         """The batch, once all these images of it have theirs."""
 
 
 class NoOutcomes:
     """Where nobody tells outcomes: every wait ends at once."""
 
-    async def image(self, tenant: str, image_id: str, timeout_s: float) -> str | None:
+    async def image(self, tenant: str, image_id: str, timeout_s: float, old: Sequence[str] = ()) -> str | None:
         """None."""
 
-    async def batch(self, tenant: str, batch_id: str, image_ids: Sequence[str], timeout_s: float) -> str | None:
+    async def batch(
+        self, tenant: str, batch_id: str, image_ids: Sequence[str], timeout_s: float, old: Sequence[str] = ()
+    ) -> str | None:
         """None."""
 
 
@@ -129,7 +136,7 @@ class _Routes:
         """`POST /v1/uploads`."""
         tenant = _tenant(request)
         _refuse_query(request)
-        if request.content_type != "application/json":
+        if media_type(request) != "application/json":
             raise ProblemError(415, "unsupported_media_type", "what is asked for is said in JSON")
         try:
             kind, sha256 = self._read_ask(parse_object(await whole(request, _MAX_ASK)))
@@ -149,7 +156,7 @@ class _Routes:
     async def put(self, request: web.Request) -> web.Response:
         """`PUT /v1/uploads/{token}`: the token is the credential."""
         grant = self._gateway.tokens.read(request.match_info["token"], self._now().timestamp())
-        if request.content_type not in RAW_TYPES:
+        if media_type(request) not in RAW_TYPES:
             raise ProblemError(415, "unsupported_media_type", "the body is an image, and its Content-Type says so")
         most = self._gateway.upload_policy.max_bytes
         with self._desk.open_spool() as spool:
@@ -174,14 +181,16 @@ class _Routes:
             raise
 
     async def _await_outcomes(self, submission: Submission, answer: web.Response, wait_s: float) -> web.Response:
-        ids = [entry.ref.id for entry in submission.entries if entry.ref and not entry.problem]
+        taken = [entry for entry in submission.entries if entry.ref and not entry.problem]
+        ids = [entry.ref.id for entry in taken if entry.ref]
+        old = [entry.ref.id for entry in taken if entry.ref and entry.known]
         if not (wait_s and ids):
             return answer
         outcomes, tenant = self._gateway.outcomes, submission.tenant
         if submission.several and submission.batch_id:
-            text = await outcomes.batch(tenant, submission.batch_id, ids, wait_s)
+            text = await outcomes.batch(tenant, submission.batch_id, ids, wait_s, old)
         else:
-            text = await outcomes.image(tenant, ids[0], wait_s)
+            text = await outcomes.image(tenant, ids[0], wait_s, old)
         if text is None:
             return answer
         headers = {name: value for name, value in answer.headers.items() if name != "Content-Type"}
@@ -201,7 +210,7 @@ class _Routes:
         most = self._gateway.policy.max_wait_s
         if len(waits) > 1 or not 0 <= wait_s <= most:
             raise ProblemError(400, "invalid_query", f"wait is a number in 0..{most:g}, once")
-        if rest and request.content_type not in RAW_TYPES:
+        if rest and media_type(request) not in RAW_TYPES:
             raise ProblemError(400, "invalid_query", "options stand in the query for a raw body only")
         try:
             return wait_s, read_texts(rest)

@@ -19,7 +19,7 @@ class StorePolicy:
     remember_days: float = 90.0
     catch_up_s: float = 2.0
     records: int = 5_000
-    linger_s: float = 0.01
+    linger_s: float = 0.05
     sweep_s: float = 60.0
     connections: int = 4
     timeout_s: float = 10.0

@@ -328,11 +328,15 @@ class Told:
     def __init__(self, *, known: bool) -> None:
         self.known, self.asked = known, list[tuple[str, ...]]()
 
-    async def image(self, tenant: str, image_id: str, timeout_s: float) -> str | None:
+    async def image(self, tenant: str, image_id: str, timeout_s: float, old: Sequence[str] = ()) -> str | None:
+        assert not old
         self.asked.append((tenant, image_id, str(timeout_s)))
         return json.dumps({"id": image_id}) if self.known else None
 
-    async def batch(self, tenant: str, batch_id: str, image_ids: Sequence[str], timeout_s: float) -> str | None:
+    async def batch(
+        self, tenant: str, batch_id: str, image_ids: Sequence[str], timeout_s: float, old: Sequence[str] = ()
+    ) -> str | None:
+        assert not old
         self.asked.append((tenant, batch_id, *image_ids, str(timeout_s)))
         return json.dumps({"id": batch_id}) if self.known else None
 

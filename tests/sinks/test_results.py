@@ -468,8 +468,10 @@ async def test_what_was_submitted_again_long_after_its_outcome_is_answered_from_
     world.complete(result_of(ref))
     outcomes = SubmittedOutcomes(world.reads)
     async with asyncio.timeout(PATIENT_S / 2):
-        assert json.loads(await outcomes.image("default", "i1", PATIENT_S) or "")["status"] == "completed"
-        assert json.loads(await outcomes.batch("default", "b", ["i1"], PATIENT_S) or "")["status"] == "completed"
+        assert json.loads(await outcomes.image("default", "i1", PATIENT_S, ["i1"]) or "")["status"] == "completed"
+        assert (
+            json.loads(await outcomes.batch("default", "b", ["i1"], PATIENT_S, ["i1"]) or "")["status"] == "completed"
+        )
 
 
 async def test_a_batch_just_submitted_is_answered_when_all_have_their_outcome(world: World) -> None:
