@@ -56,6 +56,14 @@ STORE_TRANSACTION = Histogram(
     "One transaction of the result store, of up to store.records records.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
+REPLAYED = Counter(
+    "sightstream_replayed_references_total",
+    "References of a replay: sent, or found on the lane where an earlier turn had put them.",
+    ["outcome"],
+)
+REPLAY_RATE = Gauge(
+    "sightstream_replay_rate", "References a second that a replay allows itself; 0 while it makes room."
+)
 END_TO_END = RunHistogram(
     "sightstream_end_to_end_latency_seconds",
     "From submission of an image until Kafka confirmed its outcome.",
