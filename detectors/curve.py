@@ -54,6 +54,14 @@ class LatencyCurve:
         return LatencyCurve(tuple((size, ms * factor) for size, ms in self.points))
 
 
+class Curve(Protocol):
+    """A latency curve that may be another one the next time."""
+
+    @property
+    def now(self) -> LatencyCurve:
+        """As it is now."""
+
+
 class LearnedCurve:
     """A measured curve that follows the calls as they really go, beside other calls and beside the decoders.
 

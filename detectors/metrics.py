@@ -41,6 +41,15 @@ CACHE_LOOKUPS = Counter(
 )
 CACHE_BYTES = Gauge("sightstream_result_cache_bytes", "Memory that kept results take in this process")
 CACHE_ERRORS = Counter("sightstream_result_cache_errors_total", "Calls that the result cache's Redis did not answer")
+MODELS_LOADED = Gauge("sightstream_models_loaded", "Versions of the registry that this process has loaded")
+MODELS_MEMORY = Gauge(
+    "sightstream_models_memory_bytes", "Memory of those, as measured or estimated when they were loaded"
+)
+MODEL_CHANGES = Counter(
+    "sightstream_model_changes_total",
+    "What became of versions of the registry: loaded, refused or unloaded",
+    ["model", "state"],
+)
 GPU_OOM = Counter("sightstream_gpu_oom", "Batches halved because the device had no memory for them", ["device"])
 
 

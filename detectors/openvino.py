@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from detectors.base import Boxes, Image, ModelInfo
 from detectors.boxes import Found, Letterbox, Thresholds, join, read_yolo
+from detectors.calm import is_calm
 from detectors.openvino_canvases import MOST, Graphs, Lane
 from detectors.openvino_graph import (
     choose_device,
@@ -132,7 +133,8 @@ class OpenVinoDetector:
             return Graphs(compile_for, most=most)
 
         hints = ("THROUGHPUT", "LATENCY") if device.startswith("CPU") else ("THROUGHPUT",)
-        with ThreadPoolExecutor(len(hints)) as pool:  # each compilation keeps one core busy for a second
+        # Each compilation keeps one core busy for a second.
+        with ThreadPoolExecutor(1 if is_calm() else len(hints)) as pool:
             self._graphs = list(pool.map(open_graphs, hints))
         busy, *swift = self._graphs
         streams = int(busy.common.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
@@ -181,7 +183,9 @@ class OpenVinoDetector:
         for lanes in (self._lanes, self._express):
             for _ in range(lanes.qsize()):
                 lane = lanes.get()
-                self._run(lane, [grey] * lane.depth, [DetectParameters()] * lane.depth)
+                at_once = 1 if is_calm() else lane.depth
+                for _ in range(0, lane.depth, at_once):
+                    self._run(lane, [grey] * at_once, [DetectParameters()] * at_once)
                 lanes.put(lane)
 
     def detect(self, images: Sequence[Image], parameters: Sequence[DetectParameters]) -> Boxes:

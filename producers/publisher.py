@@ -175,6 +175,19 @@ class Publisher:
                 return
         raise FatalError("the publisher is closed")
 
+    def serves(self, topic: str, patience_s: float = 5.0) -> bool:
+        """Whether there is such a topic. Waits while the brokers do not answer. Raises FatalError once the client is dead."""
+        while not self._closing.is_set():
+            if self.failure is not None:
+                raise self.failure
+            try:
+                listed = self._producer.list_topics(topic, timeout=patience_s).topics[topic]
+            except KafkaException as error:
+                log.warning("producer: the brokers do not answer: %s", error)
+            else:
+                return listed.error is None and bool(listed.partitions)
+        raise FatalError("the publisher is closed")
+
     def flush(self, timeout_s: float) -> None:
         """Wait until every record sent so far has its delivery report; raises DeliveryError where some still have none."""
         left = self._producer.flush(timeout_s)

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     FETCH_TIMEOUT = "fetch_timeout"
     FETCH_FAILED = "fetch_failed"
     MODEL_UNKNOWN = "model_unknown"
+    MODEL_UNAVAILABLE = "model_unavailable"
     DETECTOR_FAILED = "detector_failed"
     DECODER_FAILED = "decoder_failed"
     STORAGE_UNAVAILABLE = "storage_unavailable"

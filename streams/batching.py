@@ -47,6 +47,9 @@ class Step(Protocol):
     def publish(self, work: Work) -> None:
         """Send each record's outcome; on the publishing thread, in order of gathering."""
 
+    def shadow(self, work: Work) -> None:
+        """What is left to do for nobody's eyes, where there are `work.shadows`; on a device thread. The next batches do not wait for it."""
+
 
 class Batcher:
     """Drives batches from the lanes through a step, as many at a time on the detector as its capacity says. Runs on one event loop.
@@ -89,16 +92,18 @@ class Batcher:
 
     async def run(self) -> None:
         """Make batches until cancelled."""
-        last: asyncio.Task[None] | None = None
+        last: asyncio.Future[None] | None = None
         while True:
             await self._unpublished.acquire()
             await self._slots.acquire()
             await self._wait_for_records()
             parts = self.lanes.gather(batch_size(self._policy, self._capacity, self.lanes.waiting[Lane.ONLINE]))
             self.room.set()
-            last = asyncio.create_task(self._carry(parts, last))
-            self._batches.add(last)
-            last.add_done_callback(self._batches.discard)
+            published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            batch = asyncio.create_task(self._carry(parts, last, published))
+            last = published
+            self._batches.add(batch)
+            batch.add_done_callback(self._batches.discard)
 
     async def close(self) -> None:
         """Wait for the batches that began, then let the threads end."""
@@ -127,7 +132,9 @@ class Batcher:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._arrived.wait(), timeout_s)
 
-    async def _carry(self, parts: list[Part], before: "asyncio.Task[None] | None") -> None:
+    async def _carry(
+        self, parts: list[Part], before: "asyncio.Future[None] | None", published: "asyncio.Future[None]"
+    ) -> None:
         loop = asyncio.get_running_loop()
         try:
             try:
@@ -136,12 +143,17 @@ class Batcher:
             finally:
                 self._slots.release()
             if before is not None:
-                await asyncio.wait([before])
+                await before
             if not self._broken:
                 await loop.run_in_executor(self._publishing, self._step.publish, work)
+            published.set_result(None)
+            if work.shadows and not self._broken:
+                await loop.run_in_executor(self._devices, self._step.shadow, work)
         except Exception as error:  # noqa: BLE001 - whatever it was, it ends the process without a commit
             if not self._broken:
                 self._broken = True
                 self._crashed(error)
         finally:
+            if not published.done():
+                published.set_result(None)
             self._unpublished.release()

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from itertools import compress
 from typing import Protocol
 
 import numpy as np
@@ -12,22 +11,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from confluent_kafka import KafkaError
 
-from detectors.base import Boxes, Detector, Image
+from detectors.base import Image
 from detectors.images import ImageRequest
-from producers.publisher import OnDelivery, Publisher
+from producers.publisher import Publisher
 from schemas import failpoints
 from schemas.errors import BusyError, FatalError, Reason, RejectedError
-from schemas.records import DetectionResult, DetectParameters, ImageRef
+from schemas.records import DetectParameters, ImageRef
 from streams import metrics
 from streams.failures import Failed, FailureRouter
+from streams.inference import infer_share
 from streams.lanes import Part
-from streams.results import results
-from streams.work import Deliveries, Failure, Work
+from streams.models import Models
+from streams.results import results, results_in_order
+from streams.sending import ResultSender
+from streams.work import Deliveries, Failure, Seat, Share, Work
 
 log = logging.getLogger(__name__)
 
 _DEFAULTS = DetectParameters()
-_BLANK = Image(np.full((64, 64, 3), 127, np.uint8))
 
 FAILPOINTS = (
     "worker.gathered",
@@ -56,17 +57,18 @@ class DetectStep:
 
     def __init__(
         self,
-        detector: Detector,
+        models: Models,
         images: Images,
         publisher: Publisher,
         router: FailureRouter,
         settled: Callable[[Work], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        self._detector = detector
+        self._models = models
         self._images = images
         self._publisher = publisher
         self._router = router
+        self._sender = ResultSender(publisher)
         self._settled = settled
         self._failed = failed
 
@@ -82,27 +84,17 @@ class DetectStep:
                 log.warning("cannot decode yet: %s", busy)
                 await asyncio.sleep(max(busy.retry_after_s, 0.5))
         await self._load(work)
+        work.split()
         failpoints.reach("worker.prepared")
         return work
 
     def infer(self, work: Work) -> Work:
-        """Detect in all images; where the detector raises, halve the batch until the image at fault is alone."""
-        started = time.perf_counter()
-        boxes, bad = self._detect(work.images, work.parameters, 0) if work.images else (Boxes.concatenate([]), {})
-        work.inference_ms = (time.perf_counter() - started) * 1000
-        work.boxes = boxes
-        if bad and len(bad) == len(work.images):
-            self._prove_alive()
-        if bad:
-            work.failures += [
-                Failure(
-                    int(work.index[row]),
-                    RejectedError(Reason.DETECTOR_FAILED, f"{type(error).__name__}: {error}"),
-                    "detect",
-                )
-                for row, error in bad.items()
-            ]
-            _keep(work, np.array([row not in bad for row in range(len(work.images))]))
+        """Detect in all images, version by version."""
+        for share in work.shares:
+            for at, error in infer_share(share).items():
+                what = RejectedError(Reason.DETECTOR_FAILED, f"{type(error).__name__}: {error}")
+                work.failures.append(Failure(at, what, "detect"))
+        work.shares = [share for share in work.shares if len(share)]
         failpoints.reach("worker.inferred")
         return work
 
@@ -113,15 +105,43 @@ class DetectStep:
         """
         if any(part.run.claim.forgotten for part in work.parts):
             return
-        report = Deliveries(len(work.records), lambda: self._settled(work), self._unconfirmed).report
-        if work.refs.num_rows:
-            self._publish_results(work, report)
+        work.plan_shadows()
+        shadowed = sum(map(len, work.shadows))
+        deliveries = Deliveries(len(work.records) + shadowed, lambda: self._settled(work), self._unconfirmed)
+        work.deliveries = deliveries if shadowed else None
+        report = deliveries.report
+        if work.shares:
+            batch = results_in_order(work, time.time_ns() // 1000)
+            too_large = self._sender.send(batch, work.shares, work.records, report)
+            work.failures += too_large
+            metrics.PROCESSED.labels("detect", "result").inc(batch.num_rows - len(too_large))
         for failure in work.failures:
             self._router.send(Failed(work.records[failure.at], failure.error, failure.stage), report)
             metrics.PROCESSED.labels(failure.stage, failure.error.reason).inc()
-        metrics.PROCESSED.labels("detect", "result").inc(work.refs.num_rows)
         metrics.LAST_PROCESSED.set_to_current_time()
         failpoints.reach("worker.sent")
+
+    def shadow(self, work: Work) -> None:
+        """Let other versions see what users have their results of; on a device thread. What goes wrong is counted, and costs nobody."""
+        deliveries, work.deliveries = work.deliveries, None  # no longer than needed: each of the two knows the other
+        assert deliveries is not None
+        for share in work.shadows:
+            asked, lost = len(share), 0
+            if batch := self._see(share, work):
+                lost = len(self._sender.send_shadow(batch, share, work.records, deliveries.report))
+            failed = asked - len(share) + lost if batch else asked
+            metrics.SHADOWS.labels("result").inc(asked - failed)
+            metrics.SHADOWS.labels("failed").inc(failed)
+            deliveries.spare(failed)
+
+    @staticmethod
+    def _see(share: Share, work: Work) -> pa.RecordBatch | None:
+        try:
+            infer_share(share)
+            return results(share, work, time.time_ns() // 1000) if len(share) else None
+        except Exception:
+            log.exception("%s failed as a shadow", share.loaded.reference)
+            return None
 
     def _decode(self, parts: Sequence[Part], taken_at_us: int) -> Work:
         records = parts[0].records if len(parts) == 1 else [record for part in parts for record in part.records]
@@ -129,26 +149,32 @@ class DetectStep:
         failures = [Failure(at, error, "decode") for at, error in decoded.rejected]
         work = Work(parts, records, taken_at_us, decoded.batch, decoded.index, failures)
         self._refuse(work)
+        self._seat(work)
         work.parameters = _parameters(work.refs.column("parameters"))
         return work
 
     def _refuse(self, work: Work) -> None:
-        """Take out what needs no image to fail: empty ids, passed deadlines, models that do not run here."""
+        """Take out what needs no image to fail: empty ids, passed deadlines."""
         refs = work.refs
         empty = pc.or_(pc.equal(refs.column("id"), ""), pc.equal(refs.column("uri"), ""))
         _fail(work, empty, Reason.RECORD_INVALID, "a reference needs an id and a uri")
         if work.refs.column("deadline").null_count < work.refs.num_rows:
             late = pc.less(work.refs.column("deadline").cast(pa.int64()), work.taken_at_us)
             _fail(work, late, Reason.DEADLINE_EXPIRED, "the deadline had passed when a worker took it")
-        if work.refs.column("model").null_count < work.refs.num_rows:
-            model = self._detector.model
-            known = pc.is_in(work.refs.column("model"), pa.array([model.name, f"{model.name}@{model.version}"]))
-            _fail(
-                work,
-                pc.and_(pc.is_valid(work.refs.column("model")), pc.invert(known)),
-                Reason.MODEL_UNKNOWN,
-                f"this worker runs {model.name}@{model.version}",
-            )
+
+    def _seat(self, work: Work) -> None:
+        """Find each image its model; take out those that ask for one that is not to be had."""
+        seated = self._models.seat(work.refs)
+        if not isinstance(seated, list):
+            work.loaded = seated
+            return
+        work.failures += [
+            Failure(int(work.index[row]), seat, "decode")
+            for row, seat in enumerate(seated)
+            if not isinstance(seat, Seat)
+        ]
+        work.keep(np.array([isinstance(seat, Seat) for seat in seated], bool))
+        work.seats = [seat for seat in seated if isinstance(seat, Seat)]
 
     async def _load(self, work: Work) -> None:
         uris, sums = work.refs.column("uri").to_pylist(), work.refs.column("sha256").to_pylist()
@@ -162,54 +188,6 @@ class DetectStep:
                 if not isinstance(outcome, Image)
             ]
             _keep(work, np.array(good))
-
-    def _detect(
-        self, images: Sequence[Image], parameters: Sequence[DetectParameters], first: int
-    ) -> tuple[Boxes, dict[int, Exception]]:
-        """Boxes of the images that could be done, and what the others raised, by row."""
-        try:
-            boxes = self._detector.detect(images, parameters)
-            boxes.check(len(images), len(self._detector.model.labels))
-        except FatalError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a backend raises what it likes; the image at fault is found by halving
-            if len(images) == 1:
-                return Boxes.concatenate([]), {first: error}
-        else:
-            return boxes, {}
-        half = len(images) // 2
-        left, bad_left = self._detect(images[:half], parameters[:half], first)
-        right, bad_right = self._detect(images[half:], parameters[half:], first + half)
-        return Boxes.concatenate([left, right]), bad_left | bad_right
-
-    def _prove_alive(self) -> None:
-        """Every image of a batch failed: find out whether they are to blame, before a sick device dead-letters the whole backlog."""
-        try:
-            self._detector.detect([_BLANK], [_DEFAULTS])
-        except Exception as error:
-            raise FatalError(f"the detector fails on a blank image, too: {error!r}") from error
-
-    def _publish_results(self, work: Work, report: OnDelivery) -> None:
-        batch = results(work, self._detector.model, time.time_ns() // 1000)
-        values = self._publisher.codec.encode_run(batch, DetectionResult)
-        keys = [work.records[at].key for at in work.index.tolist()]
-        if None in keys:
-            keys = [_ordering_key(work, row) if key is None else key for row, key in enumerate(keys)]
-        sizes = [len(key) + len(value) for key, value in zip(keys, values, strict=True)]
-        if max(sizes) > self._publisher.max_record_bytes:
-            keys, values = self._without_oversized(work, keys, values)
-        self._publisher.send_run(self._publisher.topics.detections, keys, values, report)
-
-    def _without_oversized(self, work: Work, keys: list[bytes], values: list[bytes]) -> tuple[list[bytes], list[bytes]]:
-        """Results that no topic takes become failures of their images; the others go on."""
-        most = self._publisher.max_record_bytes
-        fits = [len(key) + len(value) <= most for key, value in zip(keys, values, strict=True)]
-        work.failures += [
-            Failure(int(at), RejectedError(Reason.RECORD_TOO_LARGE, f"a result of {len(value)} bytes"), "publish")
-            for at, value, fit in zip(work.index, values, fits, strict=True)
-            if not fit
-        ]
-        return list(compress(keys, fits)), list(compress(values, fits))
 
     def _unconfirmed(self, error: KafkaError) -> None:
         self._failed(FatalError(f"an outcome was not confirmed: {error}"))
@@ -237,9 +215,3 @@ def _parameters(column: pa.StructArray) -> list[DetectParameters]:
         DetectParameters(**row | {"classes": tuple(row["classes"]) if row["classes"] is not None else None})
         for row in column.to_pylist()
     ]
-
-
-def _ordering_key(work: Work, row: int) -> bytes:
-    """The key of a reference that its producer wrote without one."""
-    key: str = work.refs.column("key")[row].as_py() or work.refs.column("id")[row].as_py()
-    return key.encode()

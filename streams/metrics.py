@@ -51,6 +51,11 @@ OLDEST = Gauge("sightstream_consumer_oldest_unprocessed_seconds", "Age of the ol
 REBALANCES = Counter("sightstream_rebalances_total", "Changes of the assignment.", ["kind"])
 IN_FLIGHT = Gauge("sightstream_inflight_records", "Records in batches that are not yet safe.")
 LAST_PROCESSED = Gauge("sightstream_last_record_processed_timestamp_seconds", "When a batch was last published.")
+SHADOWS = Counter(
+    "sightstream_shadow_images_total",
+    "Images that a shadow saw beside what users got; outcome is result or failed.",
+    ["outcome"],
+)
 STORE_TRANSACTION = Histogram(
     "sightstream_store_transaction_seconds",
     "One transaction of the result store, of up to store.records records.",

@@ -10,11 +10,11 @@ import numpy.ma  # pyarrow loads it at its first array, which would take half a 
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from detectors.base import Boxes, ModelInfo
+from detectors.base import Boxes
 from schemas import arrow
 from schemas.records import DetectParameters
 from streams.failures import retry_state
-from streams.work import Work
+from streams.work import Share, Work
 
 _BOX = arrow.DETECTION_RESULT.field("detections").type.value_type
 _TIMINGS = arrow.DETECTION_RESULT.field("timings").type
@@ -23,11 +23,21 @@ _SEPARATOR = "\0"
 _COPIED = ("uri", "tenant", "key", "batch_id", "lane", "submitted_at", "attributes", "replay_id", "silent")
 
 
-def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatch:
-    """One row a row of `work.refs`, in order; columns of `schemas.arrow.DETECTION_RESULT`."""
-    assert work.boxes is not None
-    refs, count = work.refs, work.refs.num_rows
-    where = _sources(work)
+def results_in_order(work: Work, completed_at_us: int) -> pa.RecordBatch:
+    """The results of all shares, at least one, in the order of their references."""
+    batches = [results(share, work, completed_at_us) for share in work.shares]
+    if len(batches) == 1:
+        return batches[0]
+    order = np.argsort(np.concatenate([share.index for share in work.shares]))
+    table: pa.Table = pa.Table.from_batches(batches).combine_chunks()
+    return table.to_batches()[0].take(pa.array(order))
+
+
+def results(share: Share, work: Work, completed_at_us: int) -> pa.RecordBatch:
+    """One row a row of the share, in order; columns of `schemas.arrow.DETECTION_RESULT`."""
+    assert share.boxes is not None
+    refs, count, model = share.refs, share.refs.num_rows, share.loaded.detector.model
+    where = _sources(share, work)
     columns: dict[str, Any] = {name: refs.column(name) for name in _COPIED}
     constants: dict[str, Any] = {
         "model_name": model.name,
@@ -46,32 +56,41 @@ def results(work: Work, model: ModelInfo, completed_at_us: int) -> pa.RecordBatc
         for name, value in constants.items()
     }
     columns |= {
-        "id": pa.array(_ids(work, model.origin or model.digest), pa.string()),
+        "id": pa.array(_ids(share), pa.string()),
         "image_id": refs.column("id"),
-        "image_width": pa.array([image.width for image in work.images], pa.int32()),
-        "image_height": pa.array([image.height for image in work.images], pa.int32()),
-        "detections": _detections(work.boxes, model.labels),
+        "image_width": pa.array([image.width for image in share.images], pa.int32()),
+        "image_height": pa.array([image.height for image in share.images], pa.int32()),
+        "detections": _detections(share.boxes, model.labels),
         "source_topic": pa.array(where["source_topic"], pa.string()),
         "source_partition": pa.array(where["source_partition"], pa.int32()),
         "source_offset": pa.array(where["source_offset"], pa.int64()),
-        "timings": _timings(work),
+        "timings": _timings(share, work.taken_at_us),
     }
+    if share.routes is not None:
+        columns["rollout"] = pa.array([route.rollout for route in share.routes], pa.string())
+        columns["arm"] = pa.array([route.arm for route in share.routes], pa.string())
     return pa.RecordBatch.from_arrays(
         [columns[name] for name in arrow.DETECTION_RESULT.names], schema=arrow.DETECTION_RESULT
     )
 
 
-def _ids(work: Work, digest: str) -> list[str]:
-    """Ids of pieces of work: 32 hex digits of BLAKE2b over tenant, image id, digest of the model that was asked for, and parameters.
+def _ids(share: Share) -> list[str]:
+    """Ids of pieces of work: 32 hex digits of BLAKE2b over tenant, image id, identity of the model that was asked for, and parameters.
 
-    Not of the file that ran: a worker that runs the model's quantised sibling and one that does not do the same work.
+    Not of the file that ran: a worker that runs the model's quantised sibling and one that does not do the same work. What a replay makes
+    is work of its own, also where its model has seen the image before: its id is of the replay as well.
     """
-    tenants, images = work.refs.column("tenant").to_pylist(), work.refs.column("id").to_pylist()
+    refs, identity = share.refs, share.loaded.identity
+    tenants, images = refs.column("tenant").to_pylist(), refs.column("id").to_pylist()
     tails: dict[int, str] = {}  # requests of a batch mostly share one parameters object
-    for parameters in work.parameters:
+    for parameters in share.parameters:
         if id(parameters) not in tails:
-            tails[id(parameters)] = f"{_SEPARATOR}{digest}{_SEPARATOR}{_canonical(parameters)}"
-    return [_id(tails[id(p)], tenant, image) for p, tenant, image in zip(work.parameters, tenants, images, strict=True)]
+            tails[id(parameters)] = f"{_SEPARATOR}{identity}{_SEPARATOR}{_canonical(parameters)}"
+    wanted = [tails[id(parameters)] for parameters in share.parameters]
+    if refs.column("replay_id").null_count < len(share):
+        replays = refs.column("replay_id").to_pylist()
+        wanted = [f"{tail}{_SEPARATOR}{one}" if one else tail for tail, one in zip(wanted, replays, strict=True)]
+    return [_id(tail, tenant, image) for tail, tenant, image in zip(wanted, tenants, images, strict=True)]
 
 
 def _id(tail: str, tenant: str, image_id: str) -> str:
@@ -83,9 +102,9 @@ def _canonical(parameters: DetectParameters) -> str:
     return json.dumps(values, separators=(",", ":"))
 
 
-def _sources(work: Work) -> dict[str, Sequence[Any]]:
+def _sources(share: Share, work: Work) -> dict[str, Sequence[Any]]:
     """Columns of where each row's record was first published."""
-    records = [work.records[at] for at in work.index.tolist()]
+    records = [work.records[at] for at in share.index.tolist()]
     if not any(record.headers for record in records):
         return {
             "source_topic": [record.topic for record in records],
@@ -121,12 +140,12 @@ def _detections(boxes: Boxes, labels: Sequence[str]) -> pa.ListArray:
     )
 
 
-def _timings(work: Work) -> pa.StructArray:
-    submitted: NDArray[np.int64] = work.refs.column("submitted_at").cast(pa.int64()).to_numpy()
+def _timings(share: Share, taken_at_us: int) -> pa.StructArray:
+    submitted: NDArray[np.int64] = share.refs.column("submitted_at").cast(pa.int64()).to_numpy()
     columns = {
-        "wait_ms": pa.array(((work.taken_at_us - submitted) / 1000).astype(np.float32)),
-        "fetch_ms": pa.array([image.fetch_ms for image in work.images], pa.float32()),
-        "decode_ms": pa.array([image.decode_ms for image in work.images], pa.float32()),
-        "inference_ms": pa.array(np.full(len(submitted), work.inference_ms, np.float32)),
+        "wait_ms": pa.array(((taken_at_us - submitted) / 1000).astype(np.float32)),
+        "fetch_ms": pa.array([image.fetch_ms for image in share.images], pa.float32()),
+        "decode_ms": pa.array([image.decode_ms for image in share.images], pa.float32()),
+        "inference_ms": pa.array(np.full(len(submitted), share.inference_ms, np.float32)),
     }
     return pa.StructArray.from_arrays([columns[field.name] for field in _TIMINGS], fields=list(_TIMINGS))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from detectors.base import Detector
-from detectors.curve import LatencyCurve, LearnedCurve
+from detectors.curve import Curve, LatencyCurve, LearnedCurve
 
 # Arrivals come in bunches, and then an image waits for one batch more; sizes leave room for that.
 _AIM = 0.8
@@ -34,10 +34,10 @@ class Capacity:
 
     max_batch: int
     concurrency: int
-    curve: LearnedCurve
+    curve: Curve
 
     @classmethod
-    def of(cls, detector: Detector, curve: LearnedCurve | None = None) -> "Capacity":
+    def of(cls, detector: Detector, curve: Curve | None = None) -> "Capacity":
         """Of `detector`; without a curve its calls count as free, and every batch is as large as what waits."""
         free = LearnedCurve(LatencyCurve(((1, 0.0),)))
         return cls(detector.max_batch, detector.concurrency, curve or free)

@@ -12,7 +12,7 @@ from typing import Any
 from faust.types import TP
 
 from detectors.base import Detector
-from detectors.curve import LearnedCurve
+from detectors.curve import Curve
 from producers.publisher import Publisher
 from schemas.connection import KafkaConnection
 from schemas.errors import FatalError
@@ -22,6 +22,7 @@ from streams.batching import Batcher
 from streams.detect import DetectStep, Images
 from streams.failures import FailureRouter
 from streams.intake import LaneIntake
+from streams.models import Models, OneModel
 from streams.progress import ProgressReporter
 from streams.runs import RunApp
 from streams.sizing import Batching, Capacity
@@ -39,7 +40,7 @@ class WorkerParts:
 
     `group`: the consumer group. `instance_id`: a stable name for this worker's slot (static membership): after a crash its successor starts
     at once instead of after the session timeout; two live workers must not share one. `curve`: how long the detector's calls take; without
-    one, batches are as large as what waits.
+    one, batches are as large as what waits. `models`: where images may go, if not all to `detector`, which batches are made for.
     """
 
     connection: KafkaConnection
@@ -50,7 +51,8 @@ class WorkerParts:
     instance_id: str | None = None
     worker: WorkerPolicy = field(default_factory=WorkerPolicy)
     batching: Batching = field(default_factory=Batching)
-    curve: LearnedCurve | None = None
+    curve: Curve | None = None
+    models: Models | None = None
 
 
 class Worker:
@@ -64,7 +66,12 @@ class Worker:
         self.intake = LaneIntake(lane_topics(parts.publisher.topics), parts.worker.drain_s)
         router = FailureRouter(parts.publisher, parts.group, _now_ms)
         step = DetectStep(
-            parts.detector, parts.images, parts.publisher, router, self.intake.settled, self._fail_threadsafe
+            parts.models or OneModel(parts.detector),
+            parts.images,
+            parts.publisher,
+            router,
+            self.intake.settled,
+            self._fail_threadsafe,
         )
         self._progress = ProgressReporter(parts.publisher, parts.group, lambda: datetime.now(UTC))
         self._batcher = Batcher(step, parts.batching, Capacity.of(parts.detector, parts.curve), self._fail)

@@ -58,6 +58,9 @@ class SimulatedStep:
         self.batches += 1
         self.latencies_ms += [(now - record.at) * 1000 for record in work.records]
 
+    def shadow(self, work: Work) -> None:
+        """Nobody's shadow."""
+
 
 class FixedTimerBatcher(Batcher):
     """Starts a batch when it is full or its oldest record is `timer_ms` old, as Faust's `take(64, within=...)` means to."""

@@ -28,6 +28,8 @@ class ScriptedStep:
     def __init__(self) -> None:
         self.gates: dict[int, threading.Event] = {}
         self.publishing: dict[int, threading.Event] = {}
+        self.shadowing: dict[int, threading.Event] = {}
+        self.shadowed: list[int] = []
         self.prepared: list[list[Any]] = []
         self.published: list[list[Any]] = []
         self.changed = asyncio.Event()
@@ -53,6 +55,12 @@ class ScriptedStep:
         if gate := self.publishing.get(work.records[0]):
             assert gate.wait(10)
         self.published.append(list(work.records))
+        self.loop.call_soon_threadsafe(self.changed.set)
+
+    def shadow(self, work: Work) -> None:
+        if gate := self.shadowing.get(work.records[0]):
+            assert gate.wait(10)
+        self.shadowed.append(work.records[0])
         self.loop.call_soon_threadsafe(self.changed.set)
 
     async def until(self, condition: Callable[[], bool]) -> None:

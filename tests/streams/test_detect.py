@@ -16,6 +16,7 @@ from streams.detect import DetectStep
 from streams.failures import FailureRouter
 from streams.lanes import Part, Run
 from streams.ledger import Claim
+from streams.models import OneModel
 from streams.runs import FetchedRecord
 
 CODEC = Codec(PackagedSchemas())
@@ -103,7 +104,7 @@ async def outcome(
     """Carry one batch through all stages; returns what was sent, and how many batches were settled."""
     outbox, settled = outbox or Outbox(), list[Any]()
     step = DetectStep(
-        detector or ScriptedDetector(),
+        OneModel(detector or ScriptedDetector()),
         Pictures(),
         outbox,  # type: ignore[arg-type]
         FailureRouter(outbox, "group", lambda: 0),  # type: ignore[arg-type]
@@ -162,7 +163,8 @@ async def test_a_model_s_quantised_sibling_does_the_same_work_under_the_same_id(
 
 async def test_a_batch_that_was_given_up_is_not_sent() -> None:
     outbox, part = Outbox(), part_of(["a", "b"])
-    step = DetectStep(ScriptedDetector(), Pictures(), outbox, FailureRouter(outbox, "g", lambda: 0), print, print)  # type: ignore[arg-type]
+    router = FailureRouter(outbox, "g", lambda: 0)  # type: ignore[arg-type]
+    step = DetectStep(OneModel(ScriptedDetector()), Pictures(), outbox, router, print, print)  # type: ignore[arg-type]
     work = step.infer(await step.prepare([part]))
     part.run.claim.forgotten = True
     step.publish(work)

@@ -115,15 +115,16 @@ def test_a_detector_that_is_slower_than_the_target_still_works_on_single_images(
 
 
 def test_sizes_follow_calls_that_take_longer_than_when_they_were_measured() -> None:
-    here = capacity(CPU, concurrency=2)
+    curve = LearnedCurve(CPU)
+    here = Capacity(64, 2, curve)
     before = batch_size(Batching(), here, online=0)
     for _ in range(100):
-        here.curve.observe(4, 2 * CPU.ms(4))
+        curve.observe(4, 2 * CPU.ms(4))
     after = batch_size(Batching(), here, online=0)
     assert after == pytest.approx(before / 2, abs=1)
     for _ in range(100):
-        here.curve.observe(4, 0.0)
-        here.curve.observe(0, 5.0)
+        curve.observe(4, 0.0)
+        curve.observe(0, 5.0)
     assert batch_size(Batching(), here, online=0) == after, "a call without images or duration teaches nothing"
 
 
