@@ -105,9 +105,8 @@ def epoch_us() -> int:
 
 def _projection(settings: Settings, writer: StoreWriter, catch_up_s: float) -> Projection:
     kafka, store = settings.kafka, settings.store
-    policy = ProjectionPolicy(
-        records=store.records, linger_s=store.linger_s, sweep_s=store.sweep_s, catch_up_s=catch_up_s
-    )
+    policy = ProjectionPolicy(records=store.records, sweep_s=store.sweep_s, catch_up_s=catch_up_s)
     instance = f"{kafka.instance_id}.{STAGE}" if kafka.instance_id else None
-    membership = MembershipPolicy(group=f"{kafka.group}.{STAGE}", instance_id=instance, tells_end=True)
+    group, gather_ms = f"{kafka.group}.{STAGE}", round(store.linger_s * 1000)
+    membership = MembershipPolicy(group=group, instance_id=instance, tells_end=True, gather_ms=gather_ms)
     return Projection(settings.connection, LogReader(open_codec(settings), settings.topics), writer, policy, membership)

@@ -10,7 +10,8 @@ class StorePolicy:
     `database_url`: `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`; empty: `store.db` in `state_dir`. `migrate`: `sink store`
     brings the database's schema up to date when it starts. `keep_days`: images are forgotten so long after the last record about them
     (0: never), and that they were known after `remember_days` more. `catch_up_s`: how long a reader waits for the store to reach the log's
-    end before it calls an image unknown. `records` is the most that one transaction takes. `connections`: reads at once in a process.
+    end before it calls an image unknown. `records` is the most that one transaction takes; `linger_s`: how long the broker may
+    gather for it, and so how much later the store knows. `connections`: reads at once in a process.
     """
 
     database_url: str = ""

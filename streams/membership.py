@@ -35,7 +35,8 @@ class MembershipPolicy:
     """Who the member is and how much it reads ahead.
 
     `instance_id`: stable per slot, so that a restart takes over at once. `protocol`: `classic` (cooperative) or `consumer` (KIP-848).
-    `queued_kbytes` bounds what waits in the client's memory, per partition. `tells_end`: see `Membership.ends`.
+    `queued_kbytes` bounds what waits in the client's memory, per partition. `tells_end`: see `Membership.ends`. `gather_ms`: how long the
+    broker may gather records into one answer, which spares it and us most of the answers; 0 for each at once.
     """
 
     group: str
@@ -45,6 +46,7 @@ class MembershipPolicy:
     queued_kbytes: int = 16_384
     queued_records: int = 20_000
     tells_end: bool = False
+    gather_ms: int = 0
 
 
 class Membership:
@@ -196,9 +198,11 @@ def _place(partition: Partition, offset: int | None = None) -> TopicPartition:
 def _settings(connection: KafkaConnection, policy: MembershipPolicy) -> dict[str, object]:
     static = {"group.instance.id": policy.instance_id} if policy.instance_id else {}
     classic = {"partition.assignment.strategy": "cooperative-sticky", "session.timeout.ms": policy.session_timeout_ms}
+    gathering = {"fetch.wait.max.ms": policy.gather_ms, "fetch.min.bytes": 1 << 20} if policy.gather_ms else {}
     return {
         **connection.librdkafka(),
         **static,
+        **gathering,
         **(classic if policy.protocol == "classic" else {}),
         "group.protocol": policy.protocol,
         "group.id": policy.group,
