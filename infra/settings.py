@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sinks.store_policy import StorePolicy
     from sinks.webhook_policy import WebhookPolicy
     from streams.app import WorkerPolicy
+    from streams.replay_policy import ReplayPolicy
     from streams.sizing import Batching
     from streams.tail import TailPolicy
 
@@ -79,6 +80,7 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "identity": ("infra.http.policies", "IdentityPolicy"),
     "limits": ("infra.http.policies", "LimitPolicy"),
     "webhooks": ("sinks.webhook_policy", "WebhookPolicy"),
+    "replay": ("streams.replay_policy", "ReplayPolicy"),
 }
 SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
 
@@ -248,6 +250,13 @@ class Settings:
         from sinks.webhook_policy import WebhookPolicy
 
         return self._section("webhooks", WebhookPolicy)
+
+    @property
+    def replay(self) -> "ReplayPolicy":
+        """Section `replay`."""
+        from streams.replay_policy import ReplayPolicy
+
+        return self._section("replay", ReplayPolicy)
 
     def section(self, section: str) -> Any:
         """A section by name, '' for the names without one. Raises ConfigurationError."""

@@ -4,7 +4,7 @@ The header `replay.of` of a record is `ID PARTITION:OFFSET`: the replay, and the
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
@@ -130,7 +130,6 @@ def _places(headers: Headers, mine: bytes) -> set[Place]:
     return set()
 
 
-def is_of(headers: Headers | Mapping[str, bytes | None], replay_id: str) -> bool:
+def is_of(headers: Headers, replay_id: str) -> bool:
     """Whether a record, by its headers, is one that the replay sent."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    return any(name == REPLAY_OF and (value or b"").startswith(f"{replay_id} ".encode()) for name, value in pairs)
+    return bool(_places(headers, f"{replay_id} ".encode()))

@@ -63,7 +63,8 @@ def _empty(span: Span) -> ReplayRange:
 
 
 def _marks(source: Source, wanted: ReplayManifest, topics: Topics) -> tuple[ReplayMark, ...]:
-    names = dict.fromkeys((topics.bulk, wanted.into or topics.detections, topics.dead_letters))
+    """Where the topics end that the replay, or what comes of it, is written to."""
+    names = sorted({topics.bulk, topics.dead_letters, wanted.into or topics.detections})
     ends: Mapping[str, Mapping[int, int]] = {name: source.ends(name) for name in names}
     return tuple(
         ReplayMark(topic=name, partition=partition, offset=offset)

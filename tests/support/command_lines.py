@@ -12,7 +12,10 @@ def parse(arguments: Sequence[str]) -> click.Command:
     context = group.make_context("sightstream", list(arguments))
     command: click.Command = group
     while isinstance(command, click.Group):
-        name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        words = [*context._protected_args, *context.args]
+        if command.invoke_without_command and not words:
+            break
+        name, found, rest = command.resolve_command(context, words)
         assert found is not None
         command = found
         context = command.make_context(name, rest, parent=context)

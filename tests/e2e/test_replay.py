@@ -1,0 +1,156 @@
+"""Photographs replayed on a real Kafka by a process that is killed twice: each reference is sent once, and each image has its outcome."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from infra.cli import group as cli
+from producers.publisher import Publisher
+from schemas.codec import Codec
+from schemas.connection import KafkaConnection
+from schemas.records import DetectionResult, ImageRef, Lane
+from schemas.replays import ReplayManifest, ReplayProgress, ReplayState
+from schemas.topics import Topics
+from streams.replay import FAILPOINTS
+from streams.replay_lane import REPLAY_OF
+from tests.e2e.conftest import MakeWorker
+from tests.support.data import ROOT, shared_dir
+from tests.support.kafka import read_topic
+from tests.support.pipeline import pictures
+
+pytestmark = [pytest.mark.kafka, pytest.mark.kill, pytest.mark.timeout(600)]
+
+PHOTOGRAPHS, TIMES, GONE = 80, 50, 2
+ID = "last-summer"
+MODEL = "fake@1"
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> list[Path]:
+    """80 photographs, made on the spot where the real ones are missing."""
+    shared = shared_dir()
+    real = shared / "datasets" / "coco-val-80" / "images" if shared else None
+    if real is not None and real.is_dir():
+        return sorted(real.iterdir())
+    return pictures(tmp_path / "photographs", PHOTOGRAPHS)
+
+
+def history(photographs: Sequence[Path]) -> list[ImageRef]:
+    """Every photograph 50 times over, in batches; of the first two the files are gone."""
+    uris = [path.as_uri() + (".gone" if at < GONE else "") for at, path in enumerate(photographs)]
+    return [
+        ImageRef(
+            id=f"{batch:02}-{at:02}",
+            uri=uri,
+            key=f"camera-{at % 16}",
+            batch_id=f"batch-{batch}",
+            attributes={"site": "north" if at % 2 else "south"},
+        )
+        for batch in range(TIMES)
+        for at, uri in enumerate(uris)
+    ]
+
+
+def put(publisher: Publisher, connection: KafkaConnection, topic: str, refs: Sequence[ImageRef]) -> None:
+    """The references on a topic of their own, so that no worker has seen them."""
+    admin = AdminClient({**connection.librdkafka(), "log_level": 0})
+    admin.create_topics([NewTopic(topic, num_partitions=4)], operation_timeout=30)[topic].result(30)
+    problems: list[object] = []
+
+    def report(error: object, _: object) -> None:
+        problems.extend([error] if error else [])
+
+    for ref in refs:
+        publisher.send(topic, ref.ordering_key.encode(), publisher.codec.encode(ref), report)
+    publisher.flush(60)
+    assert not problems
+
+
+def test_killed_twice_each_reference_is_sent_once_and_each_image_has_its_outcome(  # noqa: PLR0917 - fixtures
+    connection: KafkaConnection,
+    topics: Topics,
+    publisher: Publisher,
+    codec: Codec,
+    photographs: list[Path],
+    make_worker: MakeWorker,
+    tmp_path: Path,
+    chance: Random,
+) -> None:
+    refs, source = history(photographs), f"{topics.prefix}history"
+    put(publisher, connection, source, refs)
+    worker = make_worker(IMAGES_ROOTS=str(photographs[0].parent), MODEL_VERSION="1")
+    worker.start()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SIGHTSTREAM_")},
+        "SIGHTSTREAM_KAFKA_BOOTSTRAP": connection.bootstrap,
+        "SIGHTSTREAM_KAFKA_PREFIX": topics.prefix,
+        "SIGHTSTREAM_STATE_DIR": str(tmp_path / "state"),
+        "SIGHTSTREAM_REPLAY_SAVE_EVERY_S": "0.05",
+        "SIGHTSTREAM_REPLAY_SETTLE_S": "0.5",
+    }
+
+    def killed(*arguments: str) -> None:
+        """The command, until chance kills it on its way."""
+        point = chance.choice(FAILPOINTS)
+        nth = chance.randint(1, len(refs) // 3) if point == "replay.sent" else 1
+        line = [sys.executable, "-m", "infra.cli", "replay", *arguments]
+        armed = environment | {"SIGHTSTREAM_FAILPOINT": f"{point}:{nth}"}
+        done = subprocess.run(line, cwd=ROOT, env=armed, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    def run(*arguments: str) -> dict[str, object]:
+        done = CliRunner().invoke(cli, ["replay", *arguments], env=environment)
+        assert done.exit_code == 0, done.output
+        said: dict[str, object] = json.loads(done.stdout)
+        return said
+
+    what = ("--topic", source, "--model", MODEL, "--id", ID, "--rate", "3000")
+    planned = run(*what, "--dry-run", "--json")
+    killed(*what)
+    killed("resume", ID, "--rate", "3000")
+    said = run("resume", ID, "--wait", "--json")
+
+    (manifest,) = [codec.decode(one.value(), ReplayManifest) for one in read_topic(connection, topics.replays)][-1:]
+    assert (said["ok"], said["state"], said["sent"]) == (True, "completed", len(refs))
+    assert manifest.references == planned["references"] == said["references"] == len(refs)
+    assert manifest.digest == planned["digest"] == said["digest"]
+    last = [codec.decode(one.value(), ReplayProgress) for one in read_topic(connection, topics.replay_progress)][-1]
+    assert (last.state, last.sent, last.turn) == (ReplayState.COMPLETED, len(refs), 3)
+
+    check_lane(connection, topics, codec, refs)
+    gone = {ref.id for ref in refs if ref.uri.endswith(".gone")}
+    assert said["gone"] == {ref.id: ref.uri for ref in refs if ref.id in gone}
+    assert (said["results"], said["failures"], said["no_outcome"]) == (len(refs) - len(gone), {}, [])
+    results = [codec.decode(one.value(), DetectionResult) for one in read_topic(connection, topics.detections)]
+    assert Counter(one.image_id for one in results) == Counter(ref.id for ref in refs if ref.id not in gone)
+    assert {(one.replay_id, one.silent, f"{one.model_name}@{one.model_version}") for one in results} == {
+        (ID, True, MODEL)
+    }
+    assert worker.end(signal.SIGTERM) == 0
+
+
+def check_lane(connection: KafkaConnection, topics: Topics, codec: Codec, refs: Sequence[ImageRef]) -> None:
+    """On the bulk lane each reference stands once, in the order of its key, and as it was but for what a replay changes."""
+    messages = read_topic(connection, topics.bulk)
+    sent = [codec.decode(message.value(), ImageRef) for message in messages]
+    assert Counter(ref.id for ref in sent) == Counter(ref.id for ref in refs)
+    places = [dict(message.headers() or [])[REPLAY_OF] for message in messages]
+    assert len(set(places)) == len(refs)
+    asked = {ref.id: ref for ref in refs}
+    for ref in sent:
+        first = asked[ref.id]
+        changed = {"lane": Lane.BULK, "model": MODEL, "replay_id": ID, "silent": True, "submitted_at": ref.submitted_at}
+        assert ref == replace(first, **changed)
+    for key in {ref.key for ref in refs}:
+        assert [ref.id for ref in sent if ref.key == key] == [ref.id for ref in refs if ref.key == key]
