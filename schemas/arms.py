@@ -27,8 +27,13 @@ def choose(rollout: Rollout, key: str) -> Choice:
     if not rollout.live:
         promoted = rollout.state is RolloutState.PROMOTED
         return _choice(rollout, candidate=promoted, shadowed=False)
-    candidate = position(rollout.id, key, b"arm") < candidate_share(rollout)
-    return _choice(rollout, candidate, shadowed=position(rollout.id, key, b"shadow") < rollout.shadow_share)
+    candidate = _position(rollout.id, key, b"arm") < candidate_share(rollout)
+    return _choice(rollout, candidate, is_shadowed(rollout, key))
+
+
+def is_shadowed(rollout: Rollout, key: str) -> bool:
+    """Whether the images of an ordering key are seen by both versions while the rollout is live."""
+    return _position(rollout.id, key, b"shadow") < rollout.shadow_share
 
 
 def candidate_share(rollout: Rollout) -> float:
@@ -42,7 +47,7 @@ def candidate_share(rollout: Rollout) -> float:
             return rollout.share
 
 
-def position(rollout_id: str, key: str, draw: bytes) -> float:
+def _position(rollout_id: str, key: str, draw: bytes) -> float:
     """Where a key stands in 0 <= x < 1, evenly over keys. Each `draw` (16 bytes at most) is independent of the others."""
     digest = blake2b(f"{rollout_id}\0{key}".encode(), digest_size=8, person=draw).digest()
     fraction: float = (int.from_bytes(digest) >> (64 - _FRACTION_BITS)) / 2**_FRACTION_BITS
