@@ -24,17 +24,20 @@ from schemas.topics import Topics
 
 if TYPE_CHECKING:
     from detectors.cache_policy import CachePolicy
+    from detectors.hosting_policy import ModelsPolicy
     from detectors.policy import ImagePolicy
     from infra.http.policies import IdentityPolicy, LimitPolicy
     from producers.gateway_policy import GatewayPolicy
     from producers.publisher import PublisherPolicy
     from producers.upload_policy import UploadPolicy
+    from sinks.drift_policy import DriftPolicy
     from sinks.notifier import NotifierPolicy
     from sinks.parquet_policy import ParquetPolicy
     from sinks.results_policy import ResultsPolicy
     from sinks.store_policy import StorePolicy
     from sinks.webhook_policy import WebhookPolicy
     from streams.app import WorkerPolicy
+    from streams.judge_policy import JudgePolicy
     from streams.replay_policy import ReplayPolicy
     from streams.sizing import Batching
     from streams.tail import TailPolicy
@@ -70,6 +73,7 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "uploads": ("producers.upload_policy", "UploadPolicy"),
     "images": ("detectors.policy", "ImagePolicy"),
     "cache": ("detectors.cache_policy", "CachePolicy"),
+    "models": ("detectors.hosting_policy", "ModelsPolicy"),
     "batching": ("streams.sizing", "Batching"),
     "parquet": ("sinks.parquet_policy", "ParquetPolicy"),
     "store": ("sinks.store_policy", "StorePolicy"),
@@ -81,6 +85,8 @@ _POLICIES: dict[str, tuple[str, str]] = {
     "limits": ("infra.http.policies", "LimitPolicy"),
     "webhooks": ("sinks.webhook_policy", "WebhookPolicy"),
     "replay": ("streams.replay_policy", "ReplayPolicy"),
+    "drift": ("sinks.drift_policy", "DriftPolicy"),
+    "judge": ("streams.judge_policy", "JudgePolicy"),
 }
 SECTIONS: tuple[str, ...] = (*_LIGHT, *_POLICIES)
 
@@ -182,6 +188,13 @@ class Settings:
         return self._section("cache", CachePolicy)
 
     @property
+    def models(self) -> "ModelsPolicy":
+        """Section `models`."""
+        from detectors.hosting_policy import ModelsPolicy
+
+        return self._section("models", ModelsPolicy)
+
+    @property
     def batching(self) -> "Batching":
         """Section `batching`."""
         from streams.sizing import Batching
@@ -257,6 +270,20 @@ class Settings:
         from streams.replay_policy import ReplayPolicy
 
         return self._section("replay", ReplayPolicy)
+
+    @property
+    def judge(self) -> "JudgePolicy":
+        """Section `judge`."""
+        from streams.judge_policy import JudgePolicy
+
+        return self._section("judge", JudgePolicy)
+
+    @property
+    def drift(self) -> "DriftPolicy":
+        """Section `drift`."""
+        from sinks.drift_policy import DriftPolicy
+
+        return self._section("drift", DriftPolicy)
 
     def section(self, section: str) -> Any:
         """A section by name, '' for the names without one. Raises ConfigurationError."""
