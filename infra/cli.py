@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train", "Train a detector by a recipe; go on with a run."),
     "evaluate": ("evaluate", "Measure a model on images with ground truth."),
     "package": ("package", "Make a trained network a model to serve: ONNX, card, manifest."),
+    "diff": ("diff", "Compare what two versions, replays or arms found in the same images."),
     "replay": ("replay", "Send a stretch of history through a model again; list, resume or stop such replays."),
     "keys": ("keys", "Hand out, list, rotate or revoke API keys of the gateway."),
     "webhooks": ("webhooks", "Print the secret that webhooks of a tenant are signed with."),
