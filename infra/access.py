@@ -12,7 +12,7 @@ from schemas.topics import Topics
 class Role(StrEnum):
     """A kind of process that has a Kafka user of its own. AWAITER: `publish --wait`. REDRIVER: `dead-letters`, which marks what it sent.
 
-    KEEPER: whoever hands out API keys.
+    KEEPER: whoever hands out API keys. DRIFT: `drift`, baselines and watcher.
     """
 
     PUBLISHER = "publisher"
@@ -24,18 +24,21 @@ class Role(StrEnum):
     STORE = "store"
     GATEWAY = "gateway"
     KEEPER = "keeper"
+    DRIFT = "drift"
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
     """Topics that a role reads and writes (which implies describing them, and idempotent writes), and what it does with its groups.
 
-    A consumer that is no member of any group still asks where the coordinator of its `group.id` is, hence DESCRIBE.
+    A consumer that is no member of any group still asks where the coordinator of its `group.id` is, hence DESCRIBE. `transactions`: the
+    beginnings of its transactional ids.
     """
 
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     groups: AclOperation | None = None
+    transactions: tuple[str, ...] = ()
 
 
 def grants(role: Role, topics: Topics) -> Grants:
@@ -61,6 +64,12 @@ def grants(role: Role, topics: Topics) -> Grants:
             groups=AclOperation.DESCRIBE,
         ),
         Role.KEEPER: Grants((topics.keys,), (topics.keys,), groups=AclOperation.DESCRIBE),
+        Role.DRIFT: Grants(
+            (topics.detections, topics.drift, topics.drift_baselines),
+            (topics.drift, topics.drift_baselines),
+            groups=AclOperation.DESCRIBE,
+            transactions=(topics.drift,),
+        ),
     }[role]
 
 
@@ -69,6 +78,10 @@ def acls(role: Role, user: str, topics: Topics, group: str) -> Sequence[AclBindi
     needs = grants(role, topics)
     bindings = [_allow(user, AclOperation.READ, ResourceType.TOPIC, name) for name in needs.reads]
     bindings += [_allow(user, AclOperation.WRITE, ResourceType.TOPIC, name) for name in needs.writes]
+    bindings += [
+        _allow(user, AclOperation.WRITE, ResourceType.TRANSACTIONAL_ID, name, ResourcePatternType.PREFIXED)
+        for name in needs.transactions
+    ]
     if needs.groups:
         bindings.append(_allow(user, needs.groups, ResourceType.GROUP, group, ResourcePatternType.PREFIXED))
     return bindings

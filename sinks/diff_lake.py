@@ -1,6 +1,6 @@
 """Results out of Parquet files, as the sink wrote them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,11 +12,11 @@ from sinks.diff_side import NEEDED
 _ROWS_AT_ONCE = 10_000
 
 
-def read_lake(place: Path) -> Iterator[pa.RecordBatch]:
+def read_lake(place: Path, columns: Collection[str] = NEEDED) -> Iterator[pa.RecordBatch]:
     """The results in a folder of Parquet files, or in one, file by file in the order of their names.
 
-    Files and folders whose names begin with `_` or `.` are work in progress. Raises ConfigurationError where there is none, or one is not
-    of results.
+    `columns`: those that are wanted; files of a release that did not know one yet lack it. Files and folders whose names begin with `_` or
+    `.` are work in progress. Raises ConfigurationError where there is none, or one is not of results.
     """
     files = (
         [place] if place.is_file() else sorted(filter(lambda path: _is_shown(path, place), place.rglob("*.parquet")))
@@ -24,16 +24,16 @@ def read_lake(place: Path) -> Iterator[pa.RecordBatch]:
     if not files:
         raise ConfigurationError(f"there is no Parquet file in {place}")
     for path in files:
-        yield from _read(path)
+        yield from _read(path, columns)
 
 
-def _read(path: Path) -> Iterator[pa.RecordBatch]:
+def _read(path: Path, columns: Collection[str]) -> Iterator[pa.RecordBatch]:
     try:
         file = pq.ParquetFile(path)
         names = set(file.schema_arrow.names)
         if missing := {"image_id", "detections"} - names:
             raise ConfigurationError(f"{path} holds no results: it has no column {' or '.join(sorted(missing))}")
-        yield from file.iter_batches(_ROWS_AT_ONCE, columns=[name for name in NEEDED if name in names])
+        yield from file.iter_batches(_ROWS_AT_ONCE, columns=[name for name in columns if name in names])
     except (OSError, pa.ArrowException) as error:
         raise ConfigurationError(f"cannot read {path}: {error}") from error
 

@@ -138,7 +138,7 @@ class Tally:
 
 
 def _counting(batch: pa.RecordBatch, model: str) -> pa.Array:
-    mask = pc.and_(pc.is_null(batch.column("replay_id")), pc.invert(batch.column("silent")))
+    mask = pc.and_(pc.is_null(batch.column("replay_id")), pc.invert(pc.fill_null(batch.column("silent"), False)))
     if model:
         name, _, version = model.rpartition("@")
         mask = pc.and_(mask, pc.equal(batch.column("model_name"), name))

@@ -1,0 +1,211 @@
+"""Follows the results and says where they drift: the baseline from its topic, the monitor's memory in a file, alerts on theirs."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from confluent_kafka import KafkaException
+
+from schemas.drift import DriftAlert, DriftBaseline
+from schemas.errors import BusyError, ConfigurationError, RejectedError
+from sinks.drift_adwin import open_adwin
+from sinks.drift_monitor import Aspect, DriftMonitor
+from sinks.drift_policy import DriftPolicy
+from streams import drift_metrics as metrics
+from streams.drift_alerts import DriftAlerts
+from streams.drift_memory import DriftMemory, Noted
+from streams.drift_reading import ResultReader
+from streams.fold import Latest
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 2_000
+_POLL_S = 0.2
+_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WatchParts:
+    """What a watcher works with. `baselines` is kept up to date by somebody else (`streams.fold.Follower`)."""
+
+    reader: ResultReader
+    baselines: Latest[DriftBaseline]
+    alerts: DriftAlerts
+    memory: DriftMemory
+
+
+class DriftWatch:
+    """Reads results, closes windows as event time passes, and writes alerts, each of them once. One is enough.
+
+    A restart goes on where the memory says; without one, at `since`, or at the end. When the baseline is replaced, windows begin anew.
+    While brokers or registry are away it waits. Not thread-safe, but for the event that ends `run`.
+    """
+
+    def __init__(
+        self,
+        parts: WatchParts,
+        policy: DriftPolicy,
+        topic: str,
+        since: datetime | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts, self._policy, self._topic, self._since, self._clock = parts, policy, topic, since, clock
+        self._adwin = open_adwin(policy.adwin, policy.chance)
+        self._monitor: DriftMonitor | None = None
+        self._held: str | None = "has not started"
+        self._saved_at = clock()
+
+    def complaint(self) -> str | None:
+        """What stands in the way, in one line, or None: a readiness probe."""
+        return self._held
+
+    @property
+    def differing(self) -> Mapping[Aspect, float]:
+        """What differs from the baseline, and by how much."""
+        return dict(self._monitor.differing) if self._monitor is not None else {}
+
+    def run(self, stop: threading.Event, *, to_the_end: bool = False) -> None:
+        """Watch until `stop`, or with `to_the_end` until what the topic holds has been read; then save.
+
+        Raises FatalError where that cannot go on, ConfigurationError where an operator must do something first.
+        """
+        while not stop.is_set():
+            try:
+                monitor = self._current()
+                if monitor is None:
+                    stop.wait(_PAUSE_S)
+                    continue
+                self._step(monitor, stop)
+            except (BusyError, KafkaException) as error:
+                log.warning("drift: waits: %s", error)
+                self._held = str(error)
+                stop.wait(_PAUSE_S)
+                continue
+            if to_the_end and monitor.clock.caught_up:
+                break
+        if self._monitor is not None:
+            self._save(self._monitor)
+
+    def _current(self) -> DriftMonitor | None:
+        """The monitor of the baseline as it is now; None while there is none."""
+        name = self._policy.baseline
+        baseline = self._parts.baselines.get(name)
+        if baseline is None:
+            self._held = f"there is no baseline {name}: make one with `sightstream drift baseline`"
+            return None
+        if self._monitor is None or self._monitor.baseline != baseline:
+            self._monitor = self._take_up(baseline)
+            self._held = None
+        return self._monitor
+
+    def _take_up(self, baseline: DriftBaseline) -> DriftMonitor:
+        try:
+            monitor = DriftMonitor(baseline, self._policy, self._adwin)
+        except RejectedError as error:
+            raise ConfigurationError(f"the baseline {baseline.id} cannot be used: {error}") from error
+        reader, noted = self._parts.reader, self._noted()
+        if noted is not None and not _restored(monitor, noted):
+            log.info("drift: windows begin anew: the baseline or their length is another")
+        ends = reader.ends()
+        known = reader.positions or (noted.positions if noted else None)
+        if known is None:
+            known = reader.at(self._since) if self._since else ends
+        # A partition that nobody knew is new: all of it counts.
+        reader.begin({index: min(known.get(index, 0), end) for index, end in ends.items()})
+        for index in ends:
+            monitor.clock.follow(index)
+        log.info("drift: compares %s with the baseline %s", self._topic, baseline.id)
+        return monitor
+
+    def _noted(self) -> Noted | None:
+        """What is in the memory, where it is about this topic and nothing was read since."""
+        noted = None if self._parts.reader.positions else self._parts.memory.load()
+        return noted if noted is not None and noted.topic == self._topic else None
+
+    def _step(self, monitor: DriftMonitor, stop: threading.Event) -> None:
+        reader = self._parts.reader
+        stretch = reader.read(_AT_ONCE, _POLL_S, stop)
+        for run in stretch.runs:
+            monitor.add(run)
+        for partition in stretch.ended:
+            monitor.clock.ended(partition)
+        reader.hold(monitor.ahead())
+        self._judge(monitor, stop)
+        _measure(monitor)
+        self._held = None
+        if self._clock() - self._saved_at >= self._policy.checkpoint_s:
+            self._save(monitor)
+            self._adopt_partitions(monitor)
+
+    def _judge(self, monitor: DriftMonitor, stop: threading.Event) -> None:
+        """Close what is over. Alerts are written before anything is saved, or they might never be; so it insists."""
+        alerts = monitor.advance(datetime.now(UTC))
+        if not alerts:
+            return
+        while not stop.is_set():
+            try:
+                written = self._parts.alerts.write(alerts)
+            except BusyError as error:
+                log.warning("drift: waits: %s", error)
+                self._held = str(error)
+                stop.wait(_PAUSE_S)
+            else:
+                break
+        else:
+            self._monitor = (
+                None  # ends without having said it: what is in the file comes before these windows were closed
+            )
+            return
+        for alert in written:
+            metrics.ALERTS.labels(alert.statistic, alert.detector, alert.state).inc()
+            log.warning("drift: %s", describe(alert), extra={"alert": alert.id})
+        self._save(monitor)
+
+    def _save(self, monitor: DriftMonitor) -> None:
+        """Write down where this is."""
+        self._parts.memory.save(Noted(self._topic, self._parts.reader.positions, monitor.state()))
+        self._saved_at = self._clock()
+
+    def _adopt_partitions(self, monitor: DriftMonitor) -> None:
+        """Read partitions that the topic did not have before, from their start."""
+        reader = self._parts.reader
+        try:
+            fresh = reader.ends().keys() - reader.positions.keys()
+        except ConfigurationError as error:
+            log.warning("drift: %s", error)
+            return
+        if fresh:
+            reader.begin({**reader.positions, **dict.fromkeys(fresh, 0)})
+            for partition in reader.positions:
+                monitor.clock.follow(partition)
+
+
+def describe(alert: DriftAlert) -> str:
+    """An alert in one line."""
+    what = f"{alert.statistic} by {alert.detector} {alert.value:.3f} (over {alert.threshold:.3f} differs)"
+    span = f"{alert.window_start:%Y-%m-%dT%H:%M:%S} - {alert.window_end:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{alert.state} {alert.tenant} {alert.slice or 'all'}: {what}, {alert.images} images, {span}"
+
+
+def _restored(monitor: DriftMonitor, noted: Noted) -> bool:
+    try:
+        return monitor.restore(noted.monitor)
+    except (RejectedError, KeyError, TypeError, ValueError) as error:
+        log.warning("drift: what was noted cannot be used: %r", error)
+        return False
+
+
+def _measure(monitor: DriftMonitor) -> None:
+    for outcome in ("counted", "late", "future", "passed_over"):
+        metrics.IMAGES.labels(outcome).inc(monitor.counts.pop(outcome, 0))
+    for outcome in ("judged", "too_few"):
+        metrics.SLICES.labels(outcome).inc(monitor.counts.pop(outcome, 0))
+    if monitor.closed_us is not None:
+        metrics.CLOSED.set(monitor.closed_us / 1e6)
+    metrics.DIFFERING.clear()
+    for aspect, value in monitor.differing.items():
+        one = aspect.slice
+        metrics.DIFFERING.labels(one.tenant, one.name, aspect.statistic, aspect.detector).set(value)
