@@ -2,7 +2,8 @@
 
 A batch grows by itself to what arrived while the one before it ran, so no timer is needed; an idle detector waits a little longer only
 where its latency curve says that this saves device time (`streams/sizing.py`). Gathering and decoding batch k+1 overlaps the inference of
-batch k. Batches are published in the order in which they were gathered, whatever order they finish in: that keeps the order per key.
+batch k, and begins as late as that allows (`streams/underway.py`): until then it grows. Batches are published in the order in which they
+were gathered, whatever order they finish in: that keeps the order per key.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from typing import Protocol
 from schemas.records import Lane
 from streams.lanes import Lanes, Part, Run
 from streams.sizing import Batching, Capacity, batch_size, worth_waiting_s
+from streams.underway import Underway
 from streams.work import Work
 
 
@@ -72,6 +74,7 @@ class Batcher:
         self._crashed = crashed
         self._broken = False
         self._arrivals = Arrivals()
+        self._underway = Underway(capacity.concurrency, capacity.curve)
         self._arrived = asyncio.Event()
         begun = capacity.concurrency + policy.lookahead
         self._slots = asyncio.Semaphore(begun)
@@ -97,7 +100,7 @@ class Batcher:
             await self._unpublished.acquire()
             await self._slots.acquire()
             await self._wait_for_records()
-            parts = self.lanes.gather(batch_size(self._policy, self._capacity, self.lanes.waiting[Lane.ONLINE]))
+            parts = self.lanes.gather(self._size())
             self.room.set()
             published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             batch = asyncio.create_task(self._carry(parts, last, published))
@@ -118,14 +121,19 @@ class Batcher:
         await self._linger()
 
     async def _linger(self) -> None:
-        """Let an idle detector wait for more, where that pays."""
+        """Let an idle detector wait for more, where that pays; a busy one's next batch grows while it can."""
         if self._batches:
+            while len(self.lanes) < self._size() and (spare_s := self._underway.spare_s()) > 0:
+                await self._wait_for_arrival(spare_s)
             return
         waiting = len(self.lanes)
         wait_s = worth_waiting_s(self._policy, self._capacity, waiting, self._arrivals.per_s)
         enough, deadline = waiting + round(wait_s * self._arrivals.per_s), time.monotonic() + wait_s
         while len(self.lanes) < enough and (left := deadline - time.monotonic()) > 0:
             await self._wait_for_arrival(left)
+
+    def _size(self) -> int:
+        return batch_size(self._policy, self._capacity, self.lanes.waiting[Lane.ONLINE])
 
     async def _wait_for_arrival(self, timeout_s: float | None) -> None:
         self._arrived.clear()
@@ -137,11 +145,15 @@ class Batcher:
     ) -> None:
         loop = asyncio.get_running_loop()
         try:
+            self._underway.begin(published)
             try:
                 work = await self._step.prepare(parts)
-                work = await loop.run_in_executor(self._devices, self._step.infer, work)
+                self._underway.prepared(published)
+                work = await loop.run_in_executor(self._devices, self._infer, work, published)
             finally:
+                self._underway.leave(published)
                 self._slots.release()
+                self._arrived.set()  # a device is free: whoever lets a batch grow looks again
             if before is not None:
                 await before
             if not self._broken:
@@ -157,3 +169,7 @@ class Batcher:
             if not published.done():
                 published.set_result(None)
             self._unpublished.release()
+
+    def _infer(self, work: Work, batch: "asyncio.Future[None]") -> Work:
+        self._underway.start(batch, len(work.index))
+        return self._step.infer(work)

@@ -90,6 +90,13 @@ async def running(
     await batcher.close()
 
 
+async def busy(batcher: Batcher) -> None:
+    """All devices are, and it is known for how long."""
+    async with asyncio.timeout(10):
+        while batcher._underway.spare_s() <= 0:  # noqa: ASYNC110 - a device thread says so, and wakes nobody
+            await asyncio.sleep(0.001)
+
+
 def run_of(*records: int) -> Run:
     return Run(records, Claim("p", records[-1] + 1, len(records)))
 
@@ -117,6 +124,34 @@ async def test_the_next_batch_is_prepared_while_one_is_on_the_detector() -> None
         assert batcher.lanes.waiting[Lane.ONLINE] == 2, "only one batch of lookahead may be gathered"
         step.gates[0].set()
         await step.until(lambda: len(step.published) == 3)
+
+
+async def test_a_batch_grows_for_as_long_as_it_would_wait_for_a_device_that_is_busy() -> None:
+    step = ScriptedStep()
+    step.gates[0] = threading.Event()
+    async with running(step, curve=LatencyCurve(((1, 60_000.0), (10, 61_000.0)))) as (batcher, _):
+        batcher.put(Lane.ONLINE, run_of(0))
+        await busy(batcher)
+        for record in range(1, 4):
+            batcher.put(Lane.ONLINE, run_of(record))
+            await asyncio.sleep(0)
+        assert step.prepared == [[0]], "the device is busy for a minute"
+        step.gates[0].set()
+        await step.until(lambda: len(step.published) == 2)
+    assert step.published == [[0], [1, 2, 3]]
+
+
+async def test_a_full_batch_is_prepared_however_long_the_device_is_busy() -> None:
+    step = ScriptedStep()
+    step.gates[0] = threading.Event()
+    async with running(step, most=2, curve=LatencyCurve(((1, 60_000.0), (10, 61_000.0)))) as (batcher, _):
+        batcher.put(Lane.ONLINE, run_of(0))
+        await busy(batcher)
+        batcher.put(Lane.ONLINE, run_of(1, 2))
+        await step.until(lambda: len(step.prepared) == 2)
+        assert step.published == []
+        step.gates[0].set()
+        await step.until(lambda: len(step.published) == 2)
 
 
 async def test_a_detector_that_is_faster_than_kafka_waits_instead_of_piling_up_results() -> None:
