@@ -8,6 +8,7 @@ all that will ever stand before what it writes. Who was overtaken reads again an
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from streams.fold import Fold, Follower, Latest, read_to_end
 log = logging.getLogger(__name__)
 
 _ATTEMPTS = 8
+_KEPT_VERDICTS = 10_000
 _REQUEST_S = 20.0
 _TRANSACTION_MS = 30_000
 _OVERTAKEN = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})  # noqa: SLF001
@@ -65,6 +67,12 @@ class RolloutLedger:
         folds: dict[str, Fold[Any]] = {self.topics.rollouts: rollouts, self.topics.models: versions}
         read_to_end(Follower(self.connection, self.codec, folds, self.group))
         return Known(rollouts.all(), versions.all())
+
+    def verdicts(self) -> list[Verdict]:
+        """The newest ones of all rollouts, in the order of the log. Raises ConfigurationError where the topic is not there."""
+        newest = _Newest()
+        read_to_end(Follower(self.connection, self.codec, {self.topics.verdicts: newest}, self.group))
+        return list(newest.verdicts)
 
     def change(self, decide: Callable[[Known], Change]) -> Change:
         """Write what `decide` makes of what the log says; it is called again where somebody else was faster, and may raise.
@@ -113,6 +121,21 @@ class RolloutLedger:
         for topic, key, record in records:
             producer.produce(topic, self.codec.encode(record), key.encode())
         producer.commit_transaction(_REQUEST_S)
+
+
+class _Newest:
+    """A fold that keeps the last records whatever their keys."""
+
+    record = Verdict
+
+    def __init__(self) -> None:
+        self.verdicts: deque[Verdict] = deque(maxlen=_KEPT_VERDICTS)
+
+    def put(self, _key: str, record: Verdict) -> None:
+        self.verdicts.append(record)
+
+    def forget(self, _key: str) -> None:
+        pass  # there are no tombstones on a topic that keeps everything
 
 
 def _raise_unless_overtaken(error: KafkaException) -> None:
