@@ -36,7 +36,7 @@ class Governor:
         self._rate = min(policy.first_rate, most or policy.first_rate)
         self._base_ms: float | None = None
         self._measured_at = float("-inf")
-        self._clean_since: float | None = None
+        self._clean_since: float | None = float("-inf")  # what is seen first was there before the replay sent anything
         self._wait_until = float("-inf")
         self.paused = True
 
@@ -65,8 +65,7 @@ class Governor:
         if sight.bulk_lag:
             self._clean_since = None
         elif self._clean_since is None:
-            # What is seen first was there before the replay sent anything.
-            self._clean_since = now if self._measured_at > float("-inf") else float("-inf")
+            self._clean_since = now
 
     def _is_measuring(self, sight: Sight, now: float) -> bool:
         if now - self._measured_at < self._policy.measure_every_s and (self._base_ms or sight.p95_ms is None):
