@@ -12,7 +12,8 @@ from schemas.topics import Topics
 class Role(StrEnum):
     """A kind of process that has a Kafka user of its own. AWAITER: `publish --wait`. REDRIVER: `dead-letters`, which marks what it sent.
 
-    KEEPER: whoever hands out API keys. DRIFT: `drift`, baselines and watcher.
+    KEEPER: whoever hands out API keys. DRIFT: `drift`, baselines and watcher. JUDGE: `rollout`, its judge and whoever starts
+    or ends rollouts by hand.
     """
 
     PUBLISHER = "publisher"
@@ -25,6 +26,7 @@ class Role(StrEnum):
     GATEWAY = "gateway"
     KEEPER = "keeper"
     DRIFT = "drift"
+    JUDGE = "judge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,12 @@ def grants(role: Role, topics: Topics) -> Grants:
             (topics.drift, topics.drift_baselines),
             groups=AclOperation.DESCRIBE,
             transactions=(topics.drift,),
+        ),
+        Role.JUDGE: Grants(
+            (*outcomes, topics.shadow, topics.models, topics.rollouts, topics.verdicts),
+            (topics.models, topics.rollouts, topics.verdicts),
+            groups=AclOperation.DESCRIBE,
+            transactions=(topics.rollouts,),
         ),
     }[role]
 

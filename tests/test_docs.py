@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from infra import drift, publishing, services
+from infra import drift, judging, publishing, services
 from infra.cli import COMMANDS
 from infra.http import edge
 from infra.setting_values import names_of
@@ -94,7 +94,7 @@ def test_every_setting_exists(document: Path) -> None:
 
 
 def test_the_table_of_metrics_names_all_that_a_process_exposes_and_no_other() -> None:
-    assert all((drift, edge, publishing, services))  # imported, with every module that has metrics
+    assert all((drift, edge, judging, publishing, services))  # imported, with every module that has metrics
     exposed = {
         f"{metric.name}{'_total' if metric.type == 'counter' else '_info' if metric.type == 'info' else ''}"
         for metric in REGISTRY.collect()
