@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas.records import EPOCH, DeadLetter
 from sinks.base import Partition, ResultRun
@@ -46,7 +47,8 @@ class Event:
 
 
 def result_events(run: ResultRun) -> list[Event]:
-    """Events of a run of results, in offset order, made column by column."""
+    """Events of a run of results, in offset order, made column by column; nobody is told of silent ones."""
+    run = _told(run)
     batch = run.batch
     ids, images, tenants, keys, batches = (
         batch.column(name).to_pylist() for name in ("id", "image_id", "tenant", "key", "batch_id")
@@ -69,6 +71,16 @@ def result_events(run: ResultRun) -> list[Event]:
         )
         for i, (offset, (boxes, scores), rest) in enumerate(places)
     ]
+
+
+def _told(run: ResultRun) -> ResultRun:
+    """The run without its silent results; there are seldom any."""
+    silent = run.batch.column("silent")
+    if not pc.any(silent).as_py():
+        return run
+    told = pc.invert(silent)
+    rows = told.to_numpy(zero_copy_only=False)
+    return replace(run, batch=run.batch.filter(told), offsets=run.offsets[rows], timestamps_ms=run.timestamps_ms[rows])
 
 
 def failure_event(letter: DeadLetter, partition: Partition, offset: int) -> Event:

@@ -92,8 +92,12 @@ class _Results:
     async def image(self, request: web.Request) -> web.Response:
         """One image, when it has its outcome or the time is up."""
         tenant = caller(request, Scope.READ)
-        wait_s = Query(request, ("wait",)).wait_s()
-        image = await self._reads.image(tenant, path_id(request, "image"), wait_s)
+        query = Query(request, ("wait", "model"))
+        wait_s, model = query.wait_s(), query.version("model")
+        image_id = path_id(request, "image")
+        if model is not None:
+            return answer(request, image_text(await self._reads.image_as_of(tenant, image_id, model)))
+        image = await self._reads.image(tenant, image_id, wait_s)
         return answer(request, image_text(image), retry_after_s=None if image.finished else self._policy.retry_after_s)
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -119,10 +123,12 @@ class _Results:
     async def annotated(self, request: web.Request) -> web.Response:
         """An image with its boxes drawn."""
         tenant = caller(request, Scope.READ)
-        query = Query(request, ("format", "min_score", "labels", "max_side"))
+        query = Query(request, ("format", "min_score", "labels", "max_side", "model"))
         chosen = query.choice("format", PictureFormat) or PictureFormat.JPEG
         wanted = _picture_request(query, chosen)
-        image = await self._reads.image(tenant, path_id(request, "image"))
+        model, image_id = query.version("model"), path_id(request, "image")
+        reads = self._reads
+        image = await (reads.image_as_of(tenant, image_id, model) if model else reads.image(tenant, image_id))
         self._check_drawable(image)
         etag = f"{self._pictures.etag(image, wanted)}-{chosen}"
         if (unchanged := not_modified(request, etag)) is not None:
@@ -137,13 +143,13 @@ class _Results:
     async def batch(self, request: web.Request) -> web.StreamResponse:
         """A batch: how it stands, and a page of its images; or all of it as a file."""
         tenant = caller(request, Scope.READ)
-        query = Query(request, ("wait", "limit", "cursor", "format"))
-        limit, cursor = query.limit(), query.cursor()
+        query = Query(request, ("wait", "limit", "cursor", "format", "model"))
+        limit, cursor, model = query.limit(), query.cursor(), query.version("model")
         kind = negotiated(request, query.choice("format", Representation))
         batch = await self._reads.batch(tenant, path_id(request, "batch"), query.wait_s())
         retry_after_s = None if batch.status == "completed" else self._policy.retry_after_s
         if kind is Representation.JSON:
-            page = await self._reads.batch_images(batch, limit, cursor)
+            page = await self._reads.batch_images(batch, limit, cursor, model)
             response = answer(request, batch_text(batch, page.items, page.next), retry_after_s=retry_after_s)
             response.headers["Vary"] = "Accept"
             return response
@@ -151,7 +157,7 @@ class _Results:
         headers = {**attachment(batch.id, kind), "Vary": "Accept"}
         if retry_after_s is not None:
             headers["Retry-After"] = str(max(1, round(retry_after_s)))
-        return await stream(request, export, self._pages(batch), headers)
+        return await stream(request, export, self._pages(batch, model), headers)
 
     async def status(self, request: web.Request) -> web.Response:
         """How the whole service does."""
@@ -166,10 +172,10 @@ class _Results:
         if image.result is None:
             raise ProblemError(HTTPStatus.CONFLICT, "no_result", "the image failed: there is nothing to draw")
 
-    async def _pages(self, batch: StoredBatch) -> AsyncIterator[Page[StoredImage]]:
+    async def _pages(self, batch: StoredBatch, model: str | None) -> AsyncIterator[Page[StoredImage]]:
         cursor = None
         while True:
-            page = await self._reads.batch_images(batch, PAGE_LIMIT, cursor)
+            page = await self._reads.batch_images(batch, PAGE_LIMIT, cursor, model)
             yield page
             cursor = page.next
             if cursor is None:

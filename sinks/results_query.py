@@ -108,6 +108,13 @@ class Query:
             raise _invalid(f"{name} is one of: {', '.join(choices)}")
         return choices(found)
 
+    def version(self, name: str) -> str | None:
+        """`NAME@VERSION` of a model."""
+        found = self.text(name, 200)
+        if found is not None and not all(found.rpartition("@")[::2]):
+            raise _invalid(f"{name} is NAME@VERSION")
+        return found
+
     def wait_s(self) -> float:
         """For how long the answer may be held."""
         return self.number("wait", LONGEST_WAIT_S) or 0.0

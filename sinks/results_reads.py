@@ -49,9 +49,19 @@ class ResultReads:
             batch = await self._batch(tenant, batch_id)
         return batch
 
-    async def batch_images(self, batch: StoredBatch, limit: int, cursor: str | None) -> Page[StoredImage]:
-        """A page of a batch's images. Raises InvalidCursorError."""
-        return await self.store.batch_images(batch.tenant, batch.id, limit, cursor)
+    async def image_as_of(self, tenant: str, image_id: str, model: str) -> StoredImage:
+        """An image with the newest result of a version (`NAME@VERSION`), be it silent. Raises ProblemError 404 where there is none."""
+        await self.known(tenant, image_id)
+        found = await self.fresh.find(lambda: self.store.image(tenant, image_id, model))
+        if isinstance(found, StoredImage):
+            return found
+        raise not_found(f"result of {model[:100]}")
+
+    async def batch_images(
+        self, batch: StoredBatch, limit: int, cursor: str | None, model: str | None = None
+    ) -> Page[StoredImage]:
+        """A page of a batch's images; with a `model` (`NAME@VERSION`) of those that it has a result of. Raises InvalidCursorError."""
+        return await self.store.batch_images(batch.tenant, batch.id, limit, cursor, model)
 
     async def known(self, tenant: str, image_id: str) -> StoredImage:
         """`image` without waiting."""

@@ -15,10 +15,10 @@ from sinks.store_cursor import encode_cursor
 from sinks.store_engine import open_engine, passing_errors
 from sinks.store_policy import StorePolicy
 from sinks.store_pulse import SLOT_US, percentile_ms, slot_of
-from sinks.store_read_rows import gone_of, image_of, stored_batch
+from sinks.store_read_rows import as_seen_by, gone_of, image_of, result_of, stored_batch
 from sinks.store_records import from_us, searchable
 from sinks.store_schema import check_migrated
-from sinks.store_select import batch_counts, page_of_batch, page_of_images, whole_images
+from sinks.store_select import batch_counts, page_of_batch, page_of_images, results_of, whole_images
 from sinks.store_tables import BATCHES, MODELS, POSITIONS, PULSE, TAKEN, TOMBSTONES
 from sinks.store_upkeep import oldest_kept_us
 from sinks.stored import Gone, StoredBatch, StoredImage
@@ -71,9 +71,10 @@ class SqlResultStore:
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._engine.dispose()
 
-    async def image(self, tenant: str, image_id: str) -> StoredImage | Gone | None:
-        """One image, or None."""
-        return (await self.images_by_id(tenant, [image_id])).get(image_id)
+    async def image(self, tenant: str, image_id: str, model: str | None = None) -> StoredImage | Gone | None:
+        """One image, or None; with a `model` as that version saw it."""
+        found = await self._read(lambda connection: self._by_id(connection, tenant, [image_id], model))
+        return found.get(image_id)
 
     async def images_by_id(self, tenant: str, image_ids: Sequence[str]) -> Mapping[str, StoredImage | Gone]:
         """Those of the images that are known."""
@@ -83,19 +84,20 @@ class SqlResultStore:
         """Images that the query asks for, newest submission first."""
         limit = _bounded(query.limit)
         page = page_of_images(query, self._oldest_us(), limit + 1)
-        return await self._read(lambda connection: self._page(connection, query.tenant, page, limit))
+        model = query.model if query.model is not None and "@" in query.model else None
+        return await self._read(lambda connection: self._page(connection, (query.tenant, model), page, limit))
 
     async def batch(self, tenant: str, batch_id: str) -> StoredBatch | None:
         """A batch with its counts."""
         return await self._read(lambda connection: _batch(connection, tenant, batch_id))
 
     async def batch_images(
-        self, tenant: str, batch_id: str, limit: int = 50, cursor: str | None = None
+        self, tenant: str, batch_id: str, limit: int = 50, cursor: str | None = None, model: str | None = None
     ) -> Page[StoredImage]:
-        """Images of a batch, oldest submission first."""
+        """Images of a batch, oldest submission first; with a `model` as that version saw them."""
         limit = _bounded(limit)
-        page = page_of_batch(tenant, batch_id, cursor, self._oldest_us(), limit + 1)
-        return await self._read(lambda connection: self._page(connection, tenant, page, limit))
+        page = page_of_batch((tenant, batch_id), cursor, self._oldest_us(), limit + 1, model)
+        return await self._read(lambda connection: self._page(connection, (tenant, model), page, limit))
 
     async def positions(self) -> Mapping[Partition, int]:
         """Partition -> the offset after the last record that is in the store."""
@@ -164,7 +166,9 @@ class SqlResultStore:
     def _oldest_us(self) -> int:
         return oldest_kept_us(self._policy, self._now_us())
 
-    def _by_id(self, connection: Connection, tenant: str, ids: Sequence[str]) -> dict[str, StoredImage | Gone]:
+    def _by_id(
+        self, connection: Connection, tenant: str, ids: Sequence[str], model: str | None = None
+    ) -> dict[str, StoredImage | Gone]:
         oldest_us = self._oldest_us()
         ids = [one for one in ids if searchable(one) == one]
         found: dict[str, StoredImage | Gone] = {}
@@ -174,18 +178,32 @@ class SqlResultStore:
         if missing:
             stones = select(TOMBSTONES).where(TOMBSTONES.c.tenant == tenant, TOMBSTONES.c.image_id.in_(missing))
             found |= {row.image_id: gone_of(row) for row in connection.execute(stones)}
-        return found
+        return found if model is None else _as_of(connection, tenant, found, model)
 
-    def _page(self, connection: Connection, tenant: str, page: Any, limit: int) -> Page[StoredImage]:
-        places = connection.execute(page).all()
+    def _page(self, connection: Connection, whose: tuple[str, str | None], page: Any, limit: int) -> Page[StoredImage]:
+        """`whose`: the tenant, and the version as of which images are shown."""
+        places, (tenant, model) = connection.execute(page).all(), whose
         shown = places[:limit]
-        found = self._by_id(connection, tenant, [place.id for place in shown]) if shown else {}
+        found = self._by_id(connection, tenant, [place.id for place in shown], model) if shown else {}
         # An image may have gone between the two questions.
         items = tuple(image for place in shown if isinstance(image := found.get(place.id), StoredImage))
         return Page(items, encode_cursor(*shown[-1]) if len(places) > limit else None)
 
     def _expired(self, seen_us: int) -> Gone:
         return Gone(reason="expired", at=from_us(seen_us + self._now_us() - self._oldest_us()))
+
+
+def _as_of(
+    connection: Connection, tenant: str, images: Mapping[str, StoredImage | Gone], model: str
+) -> dict[str, StoredImage | Gone]:
+    """Images as a version saw them, and those that are gone; without those that it did not see."""
+    known = [image_id for image_id, image in images.items() if isinstance(image, StoredImage)]
+    seen = {row.image_id: result_of(row) for row in connection.execute(results_of(tenant, known, model))}
+    return {
+        image_id: image if isinstance(image, Gone) else as_seen_by(image, seen[image_id])
+        for image_id, image in images.items()
+        if isinstance(image, Gone) or image_id in seen
+    }
 
 
 def _batch(connection: Connection, tenant: str, batch_id: str) -> StoredBatch | None:

@@ -35,7 +35,8 @@ class ImageQuery:
     """Which images of a tenant, newest submission first. What is empty or None does not restrict.
 
     `labels` and `min_score` ask for a detection with one of these labels and at least this score in the newest result. `keys`: cameras.
-    `since` counts, `until` does not any more (time of submission). `model`: `NAME` or `NAME@VERSION` of the newest result.
+    `since` counts, `until` does not any more (time of submission). `model`: `NAME` of the newest result; or `NAME@VERSION`, which has a
+    result of the image, be it silent, and then that is the one that is shown.
     """
 
     tenant: str
@@ -82,8 +83,11 @@ class ResultStore(Protocol):
     def backend(self) -> str:
         """`sqlite` or `postgresql`."""
 
-    async def image(self, tenant: str, image_id: str) -> StoredImage | Gone | None:
-        """One image; None where the store has not heard of it (so far: see `sinks.store_fresh`)."""
+    async def image(self, tenant: str, image_id: str, model: str | None = None) -> StoredImage | Gone | None:
+        """One image; None where the store has not heard of it (so far: see `sinks.store_fresh`).
+
+        With a `model` (`NAME@VERSION`) its result is the newest of this version, be it silent; None where there is none.
+        """
 
     async def images_by_id(self, tenant: str, image_ids: Sequence[str]) -> Mapping[str, StoredImage | Gone]:
         """Those of the images (at most 1,000) that are known."""
@@ -95,9 +99,12 @@ class ResultStore(Protocol):
         """A batch with its counts; also one of which only images are known."""
 
     async def batch_images(
-        self, tenant: str, batch_id: str, limit: int = 50, cursor: str | None = None
+        self, tenant: str, batch_id: str, limit: int = 50, cursor: str | None = None, model: str | None = None
     ) -> Page[StoredImage]:
-        """Images of a batch, oldest submission first: a page does not change because images arrive. Raises InvalidCursorError."""
+        """Images of a batch, oldest submission first: a page does not change because images arrive. Raises InvalidCursorError.
+
+        With a `model` (`NAME@VERSION`) those that it has a result of, which is then the one that is shown.
+        """
 
     async def positions(self) -> Mapping[Partition, int]:
         """Partition -> the offset after the last record that is in the store. Partitions never read are missing."""

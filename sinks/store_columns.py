@@ -30,7 +30,10 @@ _SINGLE_DIGITS = 7  # what a 32-bit float holds: 0.3 is to be 0.3 again
 
 
 def submissions(run: ResultRun, redriven: Sequence[int]) -> Iterator[Submission]:
-    """Each reference of a run whose columns are those of `schemas.arrow.IMAGE_REF`; `redriven` as in `Submission`, one a row."""
+    """Each reference of a run whose columns are those of `schemas.arrow.IMAGE_REF`; `redriven` as in `Submission`, one a row.
+
+    Silent ones say nothing: nobody is to see that an image was replayed.
+    """
     names = ("tenant", "id", "key", "batch_id", "lane", "uri", "sha256", "model")
     columns = (
         *(run.batch.column(name).to_pylist() for name in names),
@@ -40,11 +43,14 @@ def submissions(run: ResultRun, redriven: Sequence[int]) -> Iterator[Submission]
         run.offsets.tolist(),
         (run.timestamps_ms * _US_PER_MS).tolist(),
         redriven,
+        run.batch.column("silent").to_pylist(),
     )
     topic, partition = run.partition.topic, run.partition.index
-    for tenant, image, key, batch, lane, uri, sha256, model, parameters, attributes, submitted, offset, seen, of in zip(
-        *columns, strict=True
-    ):
+    for row in zip(*columns, strict=True):
+        tenant, image, key, batch, lane, uri, sha256, model, parameters, attributes, submitted = row[:11]
+        offset, seen, of, silent = row[11:]
+        if silent:
+            continue
         yield Submission(
             tenant=tenant,
             id=image,
@@ -78,10 +84,11 @@ def completions(run: ResultRun) -> Iterator[Completion]:
         batch.column("image_height").to_pylist(),
         *(rounded(timings.field(name), 3) for name in ("wait_ms", "fetch_ms", "decode_ms", "inference_ms")),
         box_texts(batch.column("detections")),
+        batch.column("silent").to_pylist(),
     )
     for row in zip(*columns, strict=True):
         submission, result_id, name, version, digest, backend, precision, device, completed, width, height = row[:11]
-        wait, fetch, decode, inference, (boxes, scores) = row[11:]
+        wait, fetch, decode, inference, (boxes, scores), silent = row[11:]
         yield Completion(
             submission=submission,
             id=result_id,
@@ -100,17 +107,20 @@ def completions(run: ResultRun) -> Iterator[Completion]:
             inference_ms=inference,
             detections=f"[{boxes}]",
             scores=scores,
+            silent=silent,
         )
 
 
 def loss(letter: DeadLetter, offset: int, read: Callable[[bytes], ImageRef | None], redrive_header: str) -> Loss | None:
-    """A dead letter, or None for one that names no image. `read` decodes the record that failed, where that goes.
+    """A dead letter, or None for one that names no image, or is of a silent replay. `read` decodes the record that failed, where that goes.
 
     `redrive_header` names the header for `redriven_offset`.
     """
     if not letter.image_id:
         return None
     ref = read(letter.value) if letter.value else None
+    if ref is not None and ref.silent:
+        return None
     redriven = max(
         (redriven_offset(header.value) for header in letter.headers if header.name == redrive_header),
         default=NOT_REDRIVEN,
@@ -150,8 +160,9 @@ def _submissions_of_results(run: ResultRun) -> Iterator[Submission]:
         map(attributes_text, batch.column("attributes").to_pylist()),
         _microseconds(batch.column("submitted_at")),
         (run.timestamps_ms * _US_PER_MS).tolist(),
+        batch.column("silent").to_pylist(),
     )
-    for tenant, image, key, batch_id, lane, uri, topic, partition, offset, attributes, submitted, seen in zip(
+    for tenant, image, key, batch_id, lane, uri, topic, partition, offset, attributes, submitted, seen, silent in zip(
         *columns, strict=True
     ):
         yield Submission(
@@ -164,8 +175,8 @@ def _submissions_of_results(run: ResultRun) -> Iterator[Submission]:
             attributes=attributes,
             submitted_us=submitted,
             seen_us=seen,
-            detail=Detail.RESULT,
-            source=Place(short(topic), partition, offset),
+            detail=Detail.SILENT if silent else Detail.RESULT,
+            source=NOWHERE if silent else Place(short(topic), partition, offset),
         )
 
 

@@ -57,22 +57,25 @@ class Tombstone:
 
 @dataclass(slots=True)
 class Known:
-    """What the store held of the images that are spoken of. `results`: (tenant, image, result) of those with a result."""
+    """What the store held of the images that are spoken of. `results`: (tenant, image, result) of those with one; `silent`: the same."""
 
     rows: dict[Key, ImageRow] = field(default_factory=dict)
     tombstones: dict[Key, Tombstone] = field(default_factory=dict)
     results: set[tuple[str, str, str]] = field(default_factory=set)
+    silent: set[tuple[str, str, str]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class Plan:
     """What to write. `labels`: of images whose newest result changed; `relabelled` of them had labels.
 
+    `results` replace what is there under their ids, `silent` ones do not: the same work may have been done for users and in a replay.
     `moved`: images with labels whose time of submission changed. `first_results`: (completed_us, latency in ms) of images that had none.
     """
 
     rows: dict[Key, ImageRow] = field(default_factory=dict)
     results: list[Completion] = field(default_factory=list)
+    silent: list[Completion] = field(default_factory=list)
     labels: dict[Key, dict[str, float]] = field(default_factory=dict)
     relabelled: set[Key] = field(default_factory=set)
     moved: set[Key] = field(default_factory=set)
@@ -98,7 +101,10 @@ class _Fold:
             if self._wanted(record):
                 self._row(record).submitted(record)
         for completion in changes.completions:
-            self._complete(completion)
+            if completion.silent:
+                self._complete_silently(completion)
+            else:
+                self._complete(completion)
         for loss in changes.losses:
             if self._wanted(loss.submission):
                 self._row(loss.submission).failed(loss)
@@ -158,6 +164,16 @@ class _Fold:
             self._plan.labels[tenant, image] = _labels(record)
             if (tenant, image) in self._labelled_at:
                 self._plan.relabelled.add((tenant, image))
+
+    def _complete_silently(self, record: Completion) -> None:
+        """Keep a result that is nobody's outcome. What was deleted or has expired stays so; an image not known yet stays hidden."""
+        key = (record.submission.tenant, record.submission.id)
+        identity = (*key, record.id)
+        if key in self._known.tombstones or identity in self._known.results or identity in self._known.silent:
+            return
+        self._known.silent.add(identity)
+        self._plan.silent.append(record)
+        self._row(record.submission).submitted(record.submission)
 
 
 def _labels(record: Completion) -> dict[str, float]:

@@ -128,4 +128,4 @@ class ImageRow:
 COLUMNS = tuple(field.name for field in fields(ImageRow))
 _REQUEST = COLUMNS[: COLUMNS.index("seen_us") + 1]
 assert set(_REQUEST) < {field.name for field in fields(Submission)}
-assert Detail.IDS < Detail.RESULT < Detail.REQUEST
+assert Detail.SILENT < Detail.IDS < Detail.RESULT < Detail.REQUEST

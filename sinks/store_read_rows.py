@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -29,6 +30,28 @@ def image_of(row: Any) -> StoredImage:
         result=_result(row) if status is ImageStatus.COMPLETED else None,
         failure=_failure(row) if status is ImageStatus.FAILED else None,
     )
+
+
+def result_of(row: Any) -> StoredResult:
+    """A row of `sinks.store_select.results_of`."""
+    return StoredResult(
+        id=row.id,
+        completed_at=from_us(row.completed_us),
+        model_name=row.model_name,
+        model_version=row.model_version,
+        model_digest=row.model_digest,
+        width=row.width,
+        height=row.height,
+        timings=Timings(
+            wait_ms=row.wait_ms, fetch_ms=row.fetch_ms, decode_ms=row.decode_ms, inference_ms=row.inference_ms
+        ),
+        detections_json=row.detections,
+    )
+
+
+def as_seen_by(image: StoredImage, result: StoredResult) -> StoredImage:
+    """The image with this result as its outcome."""
+    return replace(image, status=ImageStatus.COMPLETED, result=result, failure=None)
 
 
 def gone_of(row: Any) -> Gone:

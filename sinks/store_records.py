@@ -16,8 +16,9 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Detail(IntEnum):
-    """How much a record says of the request: only its ids, what a result repeats, everything."""
+    """How much a record says of the request: nothing that readers may see, only its ids, what a result repeats, everything."""
 
+    SILENT = -1
     IDS = 0
     RESULT = 1
     REQUEST = 2
@@ -60,7 +61,10 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A result. `detections` is the JSON text that clients get, `scores` the best score of each label in it."""
+    """A result. `detections` is the JSON text that clients get, `scores` the best score of each label in it.
+
+    `silent`: it is kept, but does not become the image's outcome.
+    """
 
     submission: Submission
     id: str
@@ -79,6 +83,7 @@ class Completion:
     inference_ms: float
     detections: str
     scores: Mapping[str, float]
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,16 +3,17 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Label, Select, and_, case, func, literal, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Label, Select, and_, case, exists, func, literal, or_, select, tuple_, union_all
 
 from sinks.store_base import ImageQuery
 from sinks.store_cursor import decode_cursor
 from sinks.store_images import State
-from sinks.store_records import searchable, short, to_us
+from sinks.store_records import Detail, searchable, short, to_us
 from sinks.store_tables import IMAGES, LABELS, RESULTS, TAKEN
 from sinks.stored import ImageStatus
 
 _STATES = {ImageStatus.COMPLETED: State.COMPLETED, ImageStatus.FAILED: State.FAILED}
+_SHOWN = IMAGES.c.detail > int(Detail.SILENT)
 _PROCESSING = and_(TAKEN.c.next_offset.is_not(None), IMAGES.c.source_offset < TAKEN.c.next_offset)
 _AT_SOURCE = and_(TAKEN.c.topic == IMAGES.c.source_topic, TAKEN.c.partition == IMAGES.c.source_partition)
 _NEWEST = and_(
@@ -36,13 +37,22 @@ def whole_images(tenant: str, ids: Collection[str]) -> Select[Any]:
     return (
         select(IMAGES, *result, status_label())
         .select_from(IMAGES.outerjoin(RESULTS, _NEWEST).outerjoin(TAKEN, _AT_SOURCE))
-        .where(IMAGES.c.tenant == tenant, IMAGES.c.id.in_(list(ids)))
+        .where(IMAGES.c.tenant == tenant, IMAGES.c.id.in_(list(ids)), _SHOWN)
+    )
+
+
+def results_of(tenant: str, ids: Collection[str], model: str) -> Select[Any]:
+    """Results of a version (`NAME@VERSION`) in these images, silent or not, each image's newest last."""
+    return (
+        select(RESULTS)
+        .where(RESULTS.c.tenant == tenant, RESULTS.c.image_id.in_(list(ids)), *_of_version(model))
+        .order_by(RESULTS.c.image_id, RESULTS.c.completed_us, RESULTS.c.id)
     )
 
 
 def page_of_images(query: ImageQuery, oldest_us: int, limit: int) -> Select[Any]:
     """(submitted_us, id) of the images that a query asks for, newest first. Raises InvalidCursorError."""
-    conditions = [IMAGES.c.tenant == query.tenant, IMAGES.c.seen_us >= oldest_us, *_conditions(query)]
+    conditions = [IMAGES.c.tenant == query.tenant, IMAGES.c.seen_us >= oldest_us, _SHOWN, *_conditions(query)]
     place = decode_cursor(query.cursor, int, str)
     if place is not None:
         conditions.append(tuple_(IMAGES.c.submitted_us, IMAGES.c.id) < tuple_(*map(literal, place)))
@@ -60,13 +70,20 @@ def page_of_images(query: ImageQuery, oldest_us: int, limit: int) -> Select[Any]
     return select(*columns).distinct().order_by(*(column.desc() for column in columns)).limit(limit)
 
 
-def page_of_batch(tenant: str, batch_id: str, cursor: str | None, oldest_us: int, limit: int) -> Select[Any]:
-    """(submitted_us, id) of the images of a batch, oldest first. Raises InvalidCursorError."""
+def page_of_batch(
+    batch: tuple[str, str], cursor: str | None, oldest_us: int, limit: int, model: str | None = None
+) -> Select[Any]:
+    """(submitted_us, id) of the images of a batch (tenant, id), oldest first. Raises InvalidCursorError."""
     place = decode_cursor(cursor, int, str)
     order = (IMAGES.c.submitted_us, IMAGES.c.id)
     found = select(*order).where(
-        IMAGES.c.tenant == tenant, IMAGES.c.batch_id == searchable(batch_id), IMAGES.c.seen_us >= oldest_us
+        IMAGES.c.tenant == batch[0],
+        IMAGES.c.batch_id == searchable(batch[1]),
+        IMAGES.c.seen_us >= oldest_us,
+        _SHOWN,
     )
+    if model is not None:
+        found = found.where(_has_result_of(model))
     if place is not None:
         found = found.where(tuple_(*order) > tuple_(*map(literal, place)))
     return found.order_by(*order).limit(limit)
@@ -78,7 +95,7 @@ def batch_counts(tenant: str, batch_id: str) -> Select[str, int, Any]:
     return (
         select(status, func.count(), func.min(IMAGES.c.submitted_us))
         .select_from(IMAGES.outerjoin(TAKEN, _AT_SOURCE))
-        .where(IMAGES.c.tenant == tenant, IMAGES.c.batch_id == searchable(batch_id))
+        .where(IMAGES.c.tenant == tenant, IMAGES.c.batch_id == searchable(batch_id), _SHOWN)
         .group_by(status)
     )
 
@@ -123,12 +140,23 @@ def _conditions(query: ImageQuery) -> list[ColumnElement[bool]]:
     if query.min_score > 0 and not query.labels:
         found.append(IMAGES.c.top_score >= query.min_score)
     if query.model is not None:
-        name, _, version = searchable(query.model).partition("@")
-        found.append(IMAGES.c.model_name == short(name))
-        found += [IMAGES.c.model_version == short(version)] if version else []
+        versioned = "@" in query.model
+        found.append(
+            _has_result_of(query.model) if versioned else IMAGES.c.model_name == short(searchable(query.model))
+        )
     if query.statuses:
         found.append(_has_status(set(query.statuses)))
     return found
+
+
+def _has_result_of(model: str) -> ColumnElement[bool]:
+    """Whether a version has seen the image, silently or not."""
+    return exists().where(RESULTS.c.tenant == IMAGES.c.tenant, RESULTS.c.image_id == IMAGES.c.id, *_of_version(model))
+
+
+def _of_version(model: str) -> tuple[ColumnElement[bool], ...]:
+    name, _, version = searchable(model).rpartition("@")
+    return RESULTS.c.model_name == short(name), RESULTS.c.model_version == short(version)
 
 
 def _has_status(wanted: set[ImageStatus]) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ Columns that are searched are short (`sinks.store_records` refuses longer values
 these tables; a test holds the two together.
 """
 
-from sqlalchemy import BigInteger, Column, Double, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, String, Table, Text, false
 
 METADATA = MetaData()
 
@@ -19,8 +19,9 @@ def _us(name: str, *, optional: bool = False) -> Column[int]:
 
 
 # One row an image: what was asked, and its newest outcome. `state`: 0 open, 1 completed, 2 failed. `detail`: a
-# `sinks.store_records.Detail`. `source_*`: where it waits, or waited, for a worker. `seen_us`: time in the log of the newest
-# record about it, from which its expiry counts. `failure_offset`, `redriven_offset`: places in the dead letters, -1 for none.
+# `sinks.store_records.Detail`; readers see none that is SILENT. `source_*`: where it waits, or waited, for a worker. `seen_us`: time
+# in the log of the newest record about it, from which its expiry counts. `failure_offset`, `redriven_offset`: places in the dead
+# letters, -1 for none.
 IMAGES = Table(
     "images",
     METADATA,
@@ -61,7 +62,7 @@ IMAGES = Table(
     Index("images_by_age", "seen_us"),
 )
 
-# Every result of an image, also of other models and parameters; `images.result_id` names the newest.
+# Every result of an image, also of other models and parameters; `images.result_id` names the newest that is not silent.
 RESULTS = Table(
     "results",
     METADATA,
@@ -82,6 +83,7 @@ RESULTS = Table(
     Column("decode_ms", Double, nullable=False),
     Column("inference_ms", Double, nullable=False),
     Column("detections", Text, nullable=False),
+    Column("silent", Boolean, nullable=False, server_default=false()),
 )
 
 # The best score of each label in an image's newest result. The time is part of the key, so that one walk answers a search by label.

@@ -131,8 +131,9 @@ def _known(connection: Connection, changes: Changes) -> Known:
     wanted = {(record.submission.tenant, record.submission.id) for record in changes.completions}
     again = [key for key in wanted if key in known.rows and known.rows[key].result_id is not None]
     for condition in matching(RESULTS, again):
-        found = connection.execute(select(RESULTS.c.tenant, RESULTS.c.image_id, RESULTS.c.id).where(condition))
-        known.results.update((one.tenant, one.image_id, one.id) for one in found)
+        asked = select(RESULTS.c.tenant, RESULTS.c.image_id, RESULTS.c.id, RESULTS.c.silent).where(condition)
+        for one in connection.execute(asked):
+            (known.silent if one.silent else known.results).add((one.tenant, one.image_id, one.id))
     return known
 
 
@@ -144,7 +145,8 @@ def _write_images(connection: Connection, plan: Plan) -> None:
     stones = sorted(plan.tombstones.items())
     upsert(connection, TOMBSTONES, [{"tenant": t, "image_id": i, **asdict(stone)} for (t, i), stone in stones])
     upsert(connection, IMAGES, [row.values() for _, row in sorted(plan.rows.items())])
-    insert_new(connection, RESULTS, [_result(record) for record in plan.results])
+    insert_new(connection, RESULTS, [_result(record) for record in plan.silent])
+    upsert(connection, RESULTS, [_result(record) for record in plan.results])
     _move_labels(connection, plan)
     if plan.labels:
         labels = [

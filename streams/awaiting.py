@@ -122,8 +122,9 @@ class Outcomes:
 
     def _take_results(self, batch: pa.RecordBatch, waiting: set[str]) -> None:
         rows = []
-        for row, image_id in enumerate(batch.column("image_id").to_pylist()):
-            if image_id in waiting:
+        known = zip(batch.column("image_id").to_pylist(), batch.column("silent").to_pylist(), strict=True)
+        for row, (image_id, silent) in enumerate(known):
+            if image_id in waiting and not silent:
                 waiting.discard(image_id)
                 rows.append(row)
         mine = batch.take(pa.array(rows, pa.int32()))

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
 from schemas.errors import BusyError, RejectedError
-from schemas.records import DeadLetter, DetectionResult
+from schemas.records import DeadLetter, DetectionResult, ImageRef
 from schemas.topics import Topics
 from sinks.base import Partition, ResultRun
 from sinks.events import Event, failure_event, result_events
@@ -235,8 +235,18 @@ class Tail:
             except RejectedError as error:
                 _log_unread(partition, message.offset(), error)
             else:
-                events.append(failure_event(letter, partition, message.offset()))
+                if not self._is_silent(letter):
+                    events.append(failure_event(letter, partition, message.offset()))
         return events
+
+    def _is_silent(self, letter: DeadLetter) -> bool:
+        """Whether it is of a reference that nobody is to be told about."""
+        if letter.value is None:
+            return False
+        try:
+            return self._codec.decode(letter.value, ImageRef).silent
+        except RejectedError:
+            return False
 
 
 class _Desk:

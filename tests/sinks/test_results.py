@@ -114,6 +114,47 @@ async def test_the_store_and_the_tail_say_the_same_to_the_letter(world: World, c
     assert json.dumps(told) == json.dumps(stored)
 
 
+async def test_an_image_as_another_version_saw_it(world: World, caller: Caller) -> None:
+    ref = reference("i1", batch_id="b1")
+    world.submit(ref)
+    world.batch("b1", 1)
+    world.complete(result_of(ref, BOX))
+    before = (await asked(caller, "/v1/images/i1"))[1]
+    replayed = result_of(ref, BOX, replace(BOX, label="cat"), model_version="9", replay_id="r", silent=True)
+    world.complete(replace(replayed, id="s1"))
+    assert (await asked(caller, "/v1/images/i1"))[1] == before
+    assert (await asked(caller, "/v1/batches/b1"))[1]["results"] == [before]
+    name = replayed.model_name
+    status, image, _ = await asked(caller, f"/v1/images/i1?model={name}@9")
+    assert (status, image["status"], image["result_id"], len(image["detections"])) == (200, "completed", "s1", 2)
+    assert image["model"]["version"] == "9"
+    assert (await asked(caller, f"/v1/batches/b1?model={name}@9"))[1]["results"] == [image]
+    assert (await asked(caller, f"/v1/images?model={name}@9"))[1]["images"] == [image]
+    assert (await asked(caller, f"/v1/images?model={name}"))[1]["images"] == [before]
+    status, problem, _ = await asked(caller, f"/v1/images/i1?model={name}@8")
+    assert (status, problem["code"]) == (404, "not_found")
+    assert "@8" in problem["detail"]
+    assert (await asked(caller, f"/v1/batches/b1?model={name}@8"))[1]["results"] == []
+    assert (await asked(caller.as_tenant("other"), f"/v1/images/i1?model={name}@9"))[0] == 404
+    for wrong in ("codes", "@9", "codes@", "a%00@1"):
+        assert (await asked(caller, f"/v1/images/i1?model={wrong}"))[1]["code"] == "invalid_query"
+
+
+async def test_nobody_who_waits_is_told_of_a_silent_result(world: World, caller: Caller) -> None:
+    ref = reference("i1")
+    world.submit(ref)
+    waiting = asyncio.create_task(asked(caller, f"/v1/images/i1?wait={PATIENT_S}"))
+    await turn()
+    again = replace(ref, silent=True, replay_id="r", model="codes@9")
+    world.submit(again)
+    world.complete(replace(result_of(again, model_version="9", silent=True), id="s1"))
+    await turn()
+    assert not waiting.done()
+    assert (await asked(caller, "/v1/images/i1"))[1]["status"] == "queued"
+    world.complete(result_of(ref, BOX))
+    assert (await waiting)[1]["result_id"] == "r-i1"
+
+
 async def test_unknown_is_404_only_when_the_store_has_caught_up(world: World, caller: Caller) -> None:
     assert (await asked(caller, "/v1/images/i1"))[1]["code"] == "not_found"
     world.lagging = True

@@ -6,9 +6,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sinks.store_fold import DELETED, Known, Plan, fold
+from sinks.store_fold import DELETED, EXPIRED, Known, Plan, Tombstone, fold
 from sinks.store_images import ImageRow, State
-from tests.support.stores import START_US, S, changes, completion, deletion, loss, redriven, submission
+from sinks.store_records import Detail
+from tests.support.stores import START_US, S, changes, completion, deletion, loss, redriven, silently, submission
 
 KEY = ("acme", "i1")
 
@@ -25,6 +26,7 @@ class Memory:
         for key in plan.forgotten:
             self.labels.pop(key, None)
             self.known.results = {one for one in self.known.results if one[:2] != key}
+            self.known.silent = {one for one in self.known.silent if one[:2] != key}
         self.labels.update(plan.labels)
         return plan
 
@@ -42,6 +44,8 @@ RECORDS = [
     loss(at=7),
     redriven(letter=3, at=50),
     redriven(letter=7, at=90),
+    silently(after_s=60, id="s1", model_version="9", scores={"owl": 0.9}),
+    silently(after_s=70, id="r2", model_version="2", scores={"owl": 0.9}),
 ]
 
 
@@ -100,6 +104,41 @@ def test_the_same_result_again_changes_nothing() -> None:
     assert not plan.rows
     assert not plan.results
     assert not plan.first_results
+
+
+def test_a_silent_result_is_kept_and_changes_nothing_else() -> None:
+    memory = Memory()
+    memory.write(submission(), completion())
+    before = asdict(memory.row())
+    plan = memory.write(silently(after_s=60, id="s"))
+    assert [one.id for one in plan.silent] == ["s"]
+    assert (plan.results, plan.first_results, plan.labels) == ([], [], {})
+    assert {**asdict(memory.row()), "seen_us": 0} == {**before, "seen_us": 0}
+    assert not memory.write(silently(after_s=90, id="s")).silent
+
+
+def test_an_image_of_which_only_a_silent_result_is_known_is_hidden() -> None:
+    memory = Memory()
+    memory.write(silently(id="s"))
+    assert (memory.row().detail, memory.row().state) == (Detail.SILENT, State.OPEN)
+    memory.write(submission())
+    assert (memory.row().detail, memory.row().sha256) == (Detail.REQUEST, "ab" * 32)
+
+
+def test_work_that_a_replay_did_before_becomes_the_outcome_once_users_get_it() -> None:
+    memory = Memory()
+    memory.write(submission(), silently(id="r2"))
+    assert memory.row().state == State.OPEN
+    assert memory.write(completion(id="r2")).results
+    assert (memory.row().state, memory.row().result_id) == (State.COMPLETED, "r2")
+    assert not memory.write(silently(id="r2")).silent
+
+
+def test_a_replay_brings_back_nothing_that_has_expired() -> None:
+    memory = Memory()
+    memory.known.tombstones[KEY] = Tombstone(EXPIRED, START_US)
+    plan = memory.write(silently(id="s"))
+    assert (plan.silent, plan.rows, plan.revived) == ([], {}, set())
 
 
 def test_a_request_says_more_than_what_its_result_repeats() -> None:

@@ -11,7 +11,7 @@ from schemas.records import DeadLetter, Detection, DetectionResult, DetectParame
 from schemas.topics import Topics
 from sinks.base import Partition
 from sinks.store_fold import Advance, Changes
-from sinks.store_records import NOT_REDRIVEN, Detail, Place
+from sinks.store_records import NOT_REDRIVEN, NOWHERE, Detail, Place
 from streams.projected import LogReader
 from tests.support.stores import START, START_US
 
@@ -102,6 +102,19 @@ def test_a_dead_letter_brings_the_request_along(reader: LogReader, codec: Codec)
     image = record.submission
     assert (image.key, image.detail, image.redriven_offset) == ("door", Detail.REQUEST, 3)
     assert image.source == Place("images.online", 0, 9)
+
+
+def test_a_silent_replay_leaves_its_results_and_nothing_else(reader: LogReader, codec: Codec) -> None:
+    silent = codec.encode(ref(silent=True, replay_id="r"))
+    assert not read(reader, TOPICS.bulk, Message(0, silent)).submissions
+    letter = DeadLetter(code="image_corrupt", message="", stage="decode", image_id="i1", tenant="acme", value=silent)
+    assert not read(reader, TOPICS.dead_letters, Message(0, codec.encode(letter))).losses
+    result = DetectionResult(
+        id="r1", image_id="i1", uri="u", tenant="acme", source_topic="images.bulk", source_offset=7, silent=True
+    )
+    (record,) = read(reader, TOPICS.detections, Message(0, codec.encode(result))).completions
+    assert record.silent
+    assert (record.submission.detail, record.submission.source) == (Detail.SILENT, NOWHERE)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\x00\x00\x00\x00\x01broken"])

@@ -16,7 +16,7 @@ from producers.publisher import Publisher
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
 from schemas.errors import BusyError, Reason
-from schemas.records import DeadLetter, Detection, DetectionResult
+from schemas.records import DeadLetter, Detection, DetectionResult, ImageRef
 from schemas.topics import Topics
 from sinks.events import Event
 from sinks.notifier import Hub
@@ -194,6 +194,21 @@ async def test_a_failure_is_told_to_whoever_waits_for_the_image(tail: Tail, writ
         "partition": 0,
         "offset": 0,
     }
+
+
+@pytest.mark.kafka
+async def test_nobody_is_told_of_what_a_silent_replay_brings(tail: Tail, writer: Writer, codec: Codec) -> None:
+    feed = Listening()
+    ref = ImageRef(id="i1", uri="file:///a.jpg", silent=True)
+    letters = [
+        DeadLetter(code=Reason.IMAGE_CORRUPT, message="", stage="fetch", image_id="i1", value=codec.encode(ref)),
+        DeadLetter(code=Reason.IMAGE_CORRUPT, message="", stage="fetch", image_id="i2", value=b"no reference"),
+    ]
+    async with running(tail, feed):
+        await until(feed.opened.is_set)
+        await writer.put(*letters, replace(result(3), silent=True), result(4), replace(result(5), silent=True))
+        await until(lambda: len(feed.events) == 2)
+    assert {event.subject.image_id for event in feed.events} == {"i2", "i4"}
 
 
 @pytest.mark.kafka

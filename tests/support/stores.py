@@ -1,13 +1,14 @@
 """What the store's tests say happened: records of the log, by hand."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.control import Batch, Deletion, WorkerProgress
 from sinks.base import Extent, Partition
 from sinks.store_fold import Advance, Changes
-from sinks.store_records import Completion, Detail, Loss, Place, Submission, to_us
+from sinks.store_records import NOWHERE, Completion, Detail, Loss, Place, Submission, to_us
 from sinks.store_writes import StoreWriter
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -63,6 +64,12 @@ def completion(image_id: str = "i1", offset: int = 0, after_s: float = 2.0, **ch
         "scores": {"dog": 0.875},
     }
     return Completion(**{**values, **changes})
+
+
+def silently(image_id: str = "i1", offset: int = 0, after_s: float = 2.0, **changes: Any) -> Completion:
+    """A result that a silent replay made of it."""
+    made = completion(image_id, offset, after_s, **changes)
+    return replace(made, silent=True, submission=replace(made.submission, detail=Detail.SILENT, source=NOWHERE))
 
 
 def loss(image_id: str = "i1", offset: int = 0, at: int = 0, **changes: Any) -> Loss:
