@@ -64,16 +64,15 @@ def _classes(report: DiffReport) -> str:
     head = [
         "class",
         "objects",
-        *(f'<span class="mark {change}"></span>{change}' for change in Change),
-        "not agreed on",
         "",
+        "not agreed on",
+        *(f'<span class="mark {change}"></span>{change}' for change in Change),
     ]
     rows = [("all classes", report.total), *report.classes.items()]
     return _table(head, [_class_row(label, summary) for label, summary in rows])
 
 
 def _class_row(label: str, summary: Summary) -> list[str]:
-    cells = [f"{summary.counts[change]}{_interval(summary.shares[change])}" for change in Change]
     shares = "".join(
         f'<span class="{change}" style="width:{interval.share:.4%}"></span>'
         for change, interval in summary.shares.items()
@@ -83,14 +82,18 @@ def _class_row(label: str, summary: Summary) -> list[str]:
     return [
         escape(label),
         str(summary.objects),
-        *cells,
-        f"{of.share:.2%}<small>{of.low:.2%} to {of.high:.2%}</small>",
         f'<div class="bar">{shares}</div>',
+        f"{of.share:.2%}<small>{_reach(of)}</small>",
+        *(f"{summary.counts[change]}{_interval(summary.shares[change])}" for change in Change),
     ]
 
 
 def _interval(interval: Interval) -> str:
-    return f"<small>{interval.share:.2%} ({interval.low:.2%} to {interval.high:.2%})</small>"
+    return f"<small>{interval.share:.2%}</small><small>{_reach(interval)}</small>"
+
+
+def _reach(interval: Interval) -> str:
+    return f"{interval.low * 100:.2f} to {interval.high * 100:.2f}"
 
 
 def _accuracy(report: DiffReport) -> Iterable[str]:

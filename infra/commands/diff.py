@@ -26,9 +26,7 @@ _SHARE = click.FloatRange(0, 1)
 _OPTIONS = [
     click.argument("first", metavar="A"),
     click.argument("second", metavar="B"),
-    click.option(
-        "--lake", type=click.Path(path_type=Path, exists=True), help="Read Parquet files there, not the topics."
-    ),
+    click.option("--lake", type=click.Path(path_type=Path), help="Read Parquet files there, not the topics."),
     click.option("--topic", "topics", multiple=True, help="Read this topic instead of the usual ones. Repeatable."),
     click.option("--tenant", help="Images of this tenant only."),
     click.option("--since", type=MOMENT, help="Results made then or later: 2026-01-31T12:00 (UTC), or 2h."),
@@ -45,7 +43,7 @@ _OPTIONS = [
     ),
     click.option(
         "--truth",
-        type=click.Path(path_type=Path, exists=True),
+        type=click.Path(path_type=Path),
         metavar="FOLDER|COCO.json",
         help="Also score both by it.",
     ),
