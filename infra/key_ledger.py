@@ -1,5 +1,6 @@
-"""What operators do with API keys: hand out, end, replace. Each step is a confirmed record on the topic `keys`."""
+"""What operators do with API keys: hand out, end, replace. Each step is a confirmed record on the topic `keys`, and one on `audit`."""
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,9 +10,11 @@ from infra.key_ring import KeyRing, earlier, state_of
 from infra.keys import NewKey, make_key
 from producers.publisher import Publisher
 from schemas.connection import KafkaConnection
-from schemas.control import ApiKey
+from schemas.control import ApiKey, AuditEvent
 from schemas.errors import ConfigurationError
 from streams.fold import read_to_end
+
+_OPERATOR = "operator"
 
 
 class KeyLedger:
@@ -35,11 +38,14 @@ class KeyLedger:
         """Hand out a key: valid everywhere within a second from the return."""
         made = make_key(tenant, scopes, name, now, expires_at)
         self._write(made.record)
+        self._tell("keys create", made.record, now)
         return made
 
     def revoke(self, key_id: str, now: datetime) -> ApiKey:
         """End a key: refused everywhere within a second from the return. Once is enough; again changes nothing."""
-        return self._amend(key_id, lambda key: key if key.revoked_at else replace(key, revoked_at=now))
+        ended = self._amend(key_id, lambda key: key if key.revoked_at else replace(key, revoked_at=now))
+        self._tell("keys revoke", ended, now)
+        return ended
 
     def rotate(
         self, key_id: str, now: datetime, overlap: timedelta, lifetime: timedelta | None
@@ -49,7 +55,9 @@ class KeyLedger:
         if (state := state_of(old, now)) != "live":
             raise ConfigurationError(f"the key {key_id} is {state}: create another one")
         made = self.create(old.tenant, old.scopes, old.name, now, now + lifetime if lifetime else None)
-        return made, self._amend(key_id, lambda key: replace(key, expires_at=earlier(key.expires_at, now + overlap)))
+        ending = self._amend(key_id, lambda key: replace(key, expires_at=earlier(key.expires_at, now + overlap)))
+        self._tell("keys rotate", ending, now)
+        return made, ending
 
     def _amend(self, key_id: str, change: Callable[[ApiKey], ApiKey]) -> ApiKey:
         wanted = change(self._find(self.read(), key_id))
@@ -67,3 +75,10 @@ class KeyLedger:
 
     def _write(self, key: ApiKey) -> None:
         self._publisher.put(self._publisher.topics.keys, key.id, key).result()
+
+    def _tell(self, action: str, key: ApiKey, now: datetime) -> None:
+        """Who may write to the topic `keys` is for Kafka to say, so the event names the key alone."""
+        event = AuditEvent(
+            id=os.urandom(16).hex(), at=now, tenant=key.tenant, subject=_OPERATOR, action=action, target=key.id
+        )
+        self._publisher.put(self._publisher.topics.audit, key.tenant, event).result()

@@ -53,7 +53,6 @@ class ServiceStatus:
             },
             "throughput_per_s": round(pace.throughput_per_s, 3),
             "latency_ms": _latency(pace),
-            "workers": None,  # nothing on the log says how many share the partitions
             "store": {"backend": store.backend, "behind_s": behind_s},
         }
 

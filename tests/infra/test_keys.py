@@ -22,11 +22,12 @@ from infra.settings import Settings
 from producers.publisher import Publisher
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
-from schemas.control import ApiKey
+from schemas.control import ApiKey, AuditEvent
 from schemas.errors import ConfigurationError
 from schemas.identity import Principal, Scope
 from schemas.topics import Topics
 from tests.support.deliveries import eventually
+from tests.support.kafka import read_topic
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -225,7 +226,9 @@ def test_what_another_operator_wrote_meanwhile_is_not_undone(
 
 
 @pytest.mark.kafka
-def test_the_commands_hand_out_list_rotate_and_revoke(connection: KafkaConnection, topics: Topics) -> None:
+def test_the_commands_hand_out_list_rotate_and_revoke(
+    connection: KafkaConnection, topics: Topics, codec: Codec
+) -> None:
     settings = Settings().overriding({"kafka.bootstrap": connection.bootstrap, "kafka.prefix": topics.prefix})
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -250,3 +253,11 @@ def test_the_commands_hand_out_list_rotate_and_revoke(connection: KafkaConnectio
     assert run("list", "--tenant", "other")[1] == ""
     with pytest.raises(ConfigurationError, match="there is no key nobody"):
         CliRunner().invoke(command, ["revoke", "nobody"], obj=settings, catch_exceptions=False)
+    told = [codec.decode(message.value(), AuditEvent) for message in read_topic(connection, topics.audit)]
+    successor = json.loads(rotated)["id"]
+    assert [(event.action, event.target, event.tenant) for event in told] == [
+        ("keys create", parsed[0], "acme"),
+        ("keys create", successor, "acme"),
+        ("keys rotate", parsed[0], "acme"),
+        ("keys revoke", parsed[0], "acme"),
+    ]

@@ -298,7 +298,6 @@ class FakeGateway:
             "lag": {"online": 0, "bulk": 0, "store": 0},
             "throughput_per_s": 1.5,
             "latency_ms": {"p50": 1.0, "p95": 2.0, "p99": None},
-            "workers": None,
             "store": {"backend": "sqlite", "behind_s": 0.0},
         }
         return web.json_response(status)

@@ -177,7 +177,6 @@ class PageServer:
                 "lag": {"online": round(wave), "bulk": 1204, "store": 0},
                 "throughput_per_s": 31.5 + wave,
                 "latency_ms": {"p50": 41.2 + wave, "p95": 88.0 + 2 * wave, "p99": 131.0 + wave},
-                "workers": 2,
                 "store": {"backend": "sqlite", "behind_s": 0.0},
             }
         )

@@ -17,7 +17,6 @@ const TILES = [
   ["online", "Lag, online", (s) => s.lag?.online, number, "images wait in the fast lane"],
   ["bulk", "Lag, bulk", (s) => s.lag?.bulk, number, "images wait in the bulk lane"],
   ["store", "Lag, store", (s) => s.lag?.store, number, "records the result store has to take"],
-  ["workers", "Workers", (s) => s.workers, number, "take images from the log"],
 ];
 
 export class Status {
