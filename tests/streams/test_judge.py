@@ -190,16 +190,6 @@ def test_a_judge_that_comes_later_goes_on_where_the_first_one_was(ledger: Rollou
     assert last.stable.results + last.candidate.results == 220
 
 
-def test_failures_count_for_the_arm_of_their_key(ledger: RolloutLedger, publisher: Publisher) -> None:
-    course = Course(ledger, publisher, fine, lambda number: None if number % 4 == 0 else fine(number))
-    with judging(course):
-        assert course.play().state is RolloutState.ROLLED_BACK
-    (verdict,) = course.verdicts()
-    assert verdict.stable.failures == 0
-    assert verdict.candidate.failures > 5
-    assert verdict.reasons[0].startswith("errors")
-
-
 def test_whoever_began_later_writes_and_whoever_was_overtaken_decides_anew(
     ledger: RolloutLedger, publisher: Publisher
 ) -> None:
