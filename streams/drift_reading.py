@@ -104,7 +104,7 @@ class ResultReader:
         if first is None:
             return Stretch()
         messages = [first, *self._consumer.consume(most - 1, _GATHER_S)]
-        ended, good = set(), []
+        ended, gone, good = set[int](), set[int](), list[Message]()
         for message in messages:
             if message.error() is None:
                 good.append(message)
@@ -112,11 +112,13 @@ class ResultReader:
             elif message.error().code() == _END:
                 ended.add(message.partition())
             elif message.error().code() == _TRUNCATED:
-                self._skip_gap(message.partition())
+                gone.add(message.partition())
             else:
                 self._on_error(message.error())
         good.sort(key=Message.partition)  # stable: offsets stay in order
         runs = [self._run(partition, list(some), stop) for partition, some in groupby(good, Message.partition)]
+        if gone:
+            self._skip_gaps(gone)
         return Stretch([run for run in runs if run is not None], frozenset(ended))
 
     def _run(self, partition: int, messages: Sequence[Message], stop: threading.Event) -> ResultRun | None:
@@ -138,14 +140,15 @@ class ResultReader:
                 )
         return None
 
-    def _skip_gap(self, partition: int) -> None:
+    def _skip_gaps(self, partitions: set[int]) -> None:
         """Retention was faster, or the topic was made anew: go on at what there is, and say so."""
-        log.error("drift: results of %s %d were deleted before they were read", self._topic, partition)
-        try:
-            low, _ = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=_REQUEST_S)
-        except KafkaException as error:
-            raise FatalError(f"cannot find where {self._topic} {partition} begins: {error}") from error
-        self.positions[partition] = low
+        for partition in partitions:
+            log.error("drift: results of %s %d were deleted before they were read", self._topic, partition)
+            place = TopicPartition(self._topic, partition)
+            try:
+                self.positions[partition], _ = self._consumer.get_watermark_offsets(place, timeout=_REQUEST_S)
+            except KafkaException as error:
+                raise FatalError(f"cannot find where {self._topic} {partition} begins: {error}") from error
         self.begin(self.positions)
 
     def _on_error(self, error: KafkaError) -> None:

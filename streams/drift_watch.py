@@ -3,9 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from confluent_kafka import KafkaException
 
@@ -15,9 +16,8 @@ from sinks.drift_adwin import open_adwin
 from sinks.drift_monitor import Aspect, DriftMonitor
 from sinks.drift_policy import DriftPolicy
 from streams import drift_metrics as metrics
-from streams.drift_alerts import DriftAlerts
 from streams.drift_memory import DriftMemory, Noted
-from streams.drift_reading import ResultReader
+from streams.drift_reading import Stretch
 from streams.fold import Latest
 
 log = logging.getLogger(__name__)
@@ -27,13 +27,41 @@ _POLL_S = 0.2
 _PAUSE_S = 1.0
 
 
+class Results(Protocol):
+    """Where results come from: `streams.drift_reading.ResultReader`."""
+
+    positions: dict[int, int]
+
+    def ends(self) -> dict[int, int]:
+        """Where each partition ends now."""
+
+    def at(self, moment: datetime) -> dict[int, int]:
+        """The first offset of each partition of that moment or later."""
+
+    def begin(self, positions: Mapping[int, int]) -> None:
+        """Read from these offsets on; every end is told anew."""
+
+    def hold(self, partitions: frozenset[int]) -> None:
+        """Read nothing of these until they are not named any more."""
+
+    def read(self, most: int, timeout_s: float, stop: threading.Event) -> Stretch:
+        """What comes within this time."""
+
+
+class Voice(Protocol):
+    """Where alerts go: `streams.drift_alerts.DriftAlerts`."""
+
+    def write(self, alerts: Sequence[DriftAlert]) -> Sequence[DriftAlert]:
+        """Write those that nobody has written yet, and return them. Raises BusyError where it may be tried again."""
+
+
 @dataclass(frozen=True, slots=True)
 class WatchParts:
     """What a watcher works with. `baselines` is kept up to date by somebody else (`streams.fold.Follower`)."""
 
-    reader: ResultReader
+    results: Results
     baselines: Latest[DriftBaseline]
-    alerts: DriftAlerts
+    alerts: Voice
     memory: DriftMemory
 
 
@@ -55,6 +83,7 @@ class DriftWatch:
         self._parts, self._policy, self._topic, self._since, self._clock = parts, policy, topic, since, clock
         self._adwin = open_adwin(policy.adwin, policy.chance)
         self._monitor: DriftMonitor | None = None
+        self._shown: frozenset[Aspect] = frozenset()
         self._held: str | None = "has not started"
         self._saved_at = clock()
 
@@ -106,15 +135,16 @@ class DriftWatch:
             monitor = DriftMonitor(baseline, self._policy, self._adwin)
         except RejectedError as error:
             raise ConfigurationError(f"the baseline {baseline.id} cannot be used: {error}") from error
-        reader, noted = self._parts.reader, self._noted()
+        reader, noted = self._parts.results, self._noted()
         if noted is not None and not _restored(monitor, noted):
             log.info("drift: windows begin anew: the baseline or their length is another")
         ends = reader.ends()
         known = reader.positions or (noted.positions if noted else None)
         if known is None:
             known = reader.at(self._since) if self._since else ends
-        # A partition that nobody knew is new: all of it counts.
-        reader.begin({index: min(known.get(index, 0), end) for index, end in ends.items()})
+        # Of a partition that nobody knew, and of a topic that was made anew, everything counts.
+        starts = {index: known.get(index, 0) for index in ends}
+        reader.begin({index: start if start <= ends[index] else 0 for index, start in starts.items()})
         for index in ends:
             monitor.clock.follow(index)
         log.info("drift: compares %s with the baseline %s", self._topic, baseline.id)
@@ -122,30 +152,32 @@ class DriftWatch:
 
     def _noted(self) -> Noted | None:
         """What is in the memory, where it is about this topic and nothing was read since."""
-        noted = None if self._parts.reader.positions else self._parts.memory.load()
+        noted = None if self._parts.results.positions else self._parts.memory.load()
         return noted if noted is not None and noted.topic == self._topic else None
 
     def _step(self, monitor: DriftMonitor, stop: threading.Event) -> None:
-        reader = self._parts.reader
+        reader = self._parts.results
         stretch = reader.read(_AT_ONCE, _POLL_S, stop)
         for run in stretch.runs:
             monitor.add(run)
         for partition in stretch.ended:
             monitor.clock.ended(partition)
         reader.hold(monitor.ahead())
-        self._judge(monitor, stop)
-        _measure(monitor)
+        if not self._judge(monitor, stop):
+            self._monitor = None  # nothing is noted: a restart comes to the same windows again
+            return
+        self._measure(monitor)
         self._held = None
         if self._clock() - self._saved_at >= self._policy.checkpoint_s:
             self._save(monitor)
             self._adopt_partitions(monitor)
 
-    def _judge(self, monitor: DriftMonitor, stop: threading.Event) -> None:
-        """Close what is over. Alerts are written before anything is saved, or they might never be; so it insists."""
+    def _judge(self, monitor: DriftMonitor, stop: threading.Event) -> bool:
+        """Close what is over. Alerts are written before anything is noted, so it insists; False where `stop` came first."""
         alerts = monitor.advance(datetime.now(UTC))
-        if not alerts:
-            return
-        while not stop.is_set():
+        while alerts:
+            if stop.is_set():
+                return False
             try:
                 written = self._parts.alerts.write(alerts)
             except BusyError as error:
@@ -153,25 +185,21 @@ class DriftWatch:
                 self._held = str(error)
                 stop.wait(_PAUSE_S)
             else:
+                for alert in written:
+                    metrics.ALERTS.labels(alert.statistic, alert.detector, alert.state).inc()
+                    log.warning("drift: %s", describe(alert), extra={"alert": alert.id})
+                self._save(monitor)
                 break
-        else:
-            self._monitor = (
-                None  # ends without having said it: what is in the file comes before these windows were closed
-            )
-            return
-        for alert in written:
-            metrics.ALERTS.labels(alert.statistic, alert.detector, alert.state).inc()
-            log.warning("drift: %s", describe(alert), extra={"alert": alert.id})
-        self._save(monitor)
+        return True
 
     def _save(self, monitor: DriftMonitor) -> None:
         """Write down where this is."""
-        self._parts.memory.save(Noted(self._topic, self._parts.reader.positions, monitor.state()))
+        self._parts.memory.save(Noted(self._topic, self._parts.results.positions, monitor.state()))
         self._saved_at = self._clock()
 
     def _adopt_partitions(self, monitor: DriftMonitor) -> None:
         """Read partitions that the topic did not have before, from their start."""
-        reader = self._parts.reader
+        reader = self._parts.results
         try:
             fresh = reader.ends().keys() - reader.positions.keys()
         except ConfigurationError as error:
@@ -181,6 +209,19 @@ class DriftWatch:
             reader.begin({**reader.positions, **dict.fromkeys(fresh, 0)})
             for partition in reader.positions:
                 monitor.clock.follow(partition)
+
+    def _measure(self, monitor: DriftMonitor) -> None:
+        for outcome in ("counted", "late", "future", "passed_over"):
+            metrics.IMAGES.labels(outcome).inc(monitor.counts.pop(outcome, 0))
+        for outcome in ("judged", "too_few"):
+            metrics.SLICES.labels(outcome).inc(monitor.counts.pop(outcome, 0))
+        if monitor.closed_us is not None:
+            metrics.CLOSED.set(monitor.closed_us / 1e6)
+        for aspect in self._shown - monitor.differing.keys():
+            metrics.DIFFERING.remove(*_labels(aspect))
+        for aspect, value in monitor.differing.items():
+            metrics.DIFFERING.labels(*_labels(aspect)).set(value)
+        self._shown = frozenset(monitor.differing)
 
 
 def describe(alert: DriftAlert) -> str:
@@ -198,14 +239,5 @@ def _restored(monitor: DriftMonitor, noted: Noted) -> bool:
         return False
 
 
-def _measure(monitor: DriftMonitor) -> None:
-    for outcome in ("counted", "late", "future", "passed_over"):
-        metrics.IMAGES.labels(outcome).inc(monitor.counts.pop(outcome, 0))
-    for outcome in ("judged", "too_few"):
-        metrics.SLICES.labels(outcome).inc(monitor.counts.pop(outcome, 0))
-    if monitor.closed_us is not None:
-        metrics.CLOSED.set(monitor.closed_us / 1e6)
-    metrics.DIFFERING.clear()
-    for aspect, value in monitor.differing.items():
-        one = aspect.slice
-        metrics.DIFFERING.labels(one.tenant, one.name, aspect.statistic, aspect.detector).set(value)
+def _labels(aspect: Aspect) -> tuple[str, str, str, str]:
+    return aspect.slice.tenant, aspect.slice.name, aspect.statistic, aspect.detector
