@@ -1,5 +1,6 @@
 """What operators do to rollouts, and what they are refused."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -85,13 +86,14 @@ def test_pause_resume_and_the_two_ends() -> None:
     assert promoted(held, "good", after(3)).state is RolloutState.PROMOTED
     ended = aborted(held, "bad", after(3))
     assert (ended.state, ended.share, ended.reason) == (RolloutState.ABORTED, 0.0, "bad")
-    for act in (
+    refused: list[Callable[[], Rollout]] = [
         lambda: paused(held, NOON),
         lambda: resumed(CANARY, NOON),
         lambda: paused(ended, NOON),
         lambda: promoted(ended, "", NOON),
         lambda: aborted(ended, "", NOON),
-    ):
+    ]
+    for act in refused:
         with pytest.raises(ConfigurationError, match="the rollout of yolo to yolo@2 is"):
             act()
 
