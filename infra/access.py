@@ -13,7 +13,7 @@ class Role(StrEnum):
     """A kind of process that has a Kafka user of its own. AWAITER: `publish --wait`. REDRIVER: `dead-letters`, which marks what it sent.
 
     KEEPER: whoever hands out API keys. DRIFT: `drift`, baselines and watcher. JUDGE: `rollout`, its judge and whoever starts
-    or ends rollouts by hand.
+    or ends rollouts by hand. REPLAYER: `replay`.
     """
 
     PUBLISHER = "publisher"
@@ -27,6 +27,7 @@ class Role(StrEnum):
     KEEPER = "keeper"
     DRIFT = "drift"
     JUDGE = "judge"
+    REPLAYER = "replayer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,12 @@ def grants(role: Role, topics: Topics) -> Grants:
             (topics.models, topics.rollouts, topics.verdicts),
             groups=AclOperation.DESCRIBE,
             transactions=(topics.rollouts,),
+        ),
+        # It reads back what it sent; with `--yield-to-online` it asks what the workers have committed.
+        Role.REPLAYER: Grants(
+            (*lanes, *outcomes, topics.models, topics.replays, topics.replay_progress),
+            (topics.bulk, topics.replays, topics.replay_progress),
+            groups=AclOperation.DESCRIBE,
         ),
     }[role]
 
