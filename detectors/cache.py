@@ -85,6 +85,29 @@ class MemoryStore:
             self._bytes -= _cost(key, value)
 
 
+class Kept:
+    """A store that several detectors share: none of them closes it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def name(self) -> str:
+        """Of the store, in metrics."""
+        return self._store.name
+
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, in order, or None."""
+        return self._store.get(keys)
+
+    def put(self, values: Mapping[bytes, bytes]) -> None:
+        """Keep these."""
+        self._store.put(values)
+
+    def close(self) -> None:
+        """Nothing: others use it still."""
+
+
 class CachedDetector(Around[Paced]):
     """Infers an image once for its model and parameters, also where it is in several batches at the same time.
 

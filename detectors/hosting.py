@@ -12,7 +12,7 @@ from typing import Protocol
 
 from detectors import metrics
 from detectors.base import Detector
-from detectors.curve import Paced
+from detectors.curve import Curve, Paced
 from detectors.hosting_policy import ModelsPolicy
 from schemas.errors import BusyError, ConfigurationError, Reason, RejectedError
 from schemas.models import ModelState, ModelVersion, Stage
@@ -25,12 +25,14 @@ log = logging.getLogger(__name__)
 class Loaded:
     """A version that runs. Whoever holds this may use it: it is closed once nobody does.
 
-    `reference` is `name@version`. `identity`: what results are told apart by beside image and parameters.
+    `reference` is `name@version`. `identity`: what results are told apart by beside image and parameters. `curve`: how long its calls
+    take, if that is known.
     """
 
     reference: str
     detector: Detector
     identity: str
+    curve: Curve | None = None
 
 
 class Opener(Protocol):
@@ -164,7 +166,7 @@ class Host:
 
     def _outdated(self, slot: _Slot, version: ModelVersion) -> bool:
         """Whether another try may have another end."""
-        if _substance(slot.version) != _substance(version):
+        if slot.version is not version and _substance(slot.version) != _substance(version):
             return True
         return slot.state in (ModelState.REFUSED, ModelState.UNLOADED) and self._now() >= slot.due
 
@@ -181,7 +183,7 @@ class Host:
         except Exception as error:  # noqa: BLE001 - a backend raises what it likes over a file that is no model
             self._refuse(slot, f"{type(error).__name__}: {error}")
         else:
-            loaded = Loaded(version.reference, detector, f"{version.digest}\0{version.reference}")
+            loaded = Loaded(version.reference, detector, f"{version.digest}\0{version.reference}", detector.curve)
             # On a thread of its own: who lets go last may be the event loop.
             weakref.finalize(loaded, self._unused.put, detector).atexit = False
             with self._changed:

@@ -10,6 +10,7 @@ from detectors.base import ModelInfo
 from detectors.calm import calmly
 from detectors.curve import Paced
 from detectors.model_cache import ModelCache
+from detectors.registry import STAND_INS
 from detectors.rehearsal import rehearse
 from detectors.spec import ModelSpec, read_model
 from schemas.errors import ConfigurationError
@@ -38,6 +39,8 @@ class VersionOpener:
 
     def prepare(self, version: ModelVersion) -> int:
         """See `Opener`."""
+        if version.backend in STAND_INS:
+            return 0
         spec = self._spec(version)
         if version.digest and (found := read_model(spec).digest) != version.digest:
             raise ConfigurationError(f"its files have the digest {found}, and not {version.digest}")
@@ -62,13 +65,14 @@ class VersionOpener:
         return None
 
     def _spec(self, version: ModelVersion) -> ModelSpec:
+        stand_in = version.backend in STAND_INS
         return replace(
             self.base,
-            path=str(self.cache.fetch(version)),
+            path=version.backend if stand_in else str(self.cache.fetch(version)),
             name=version.name,
             version=version.version,
             digest=None,  # checked here, so that a quantised sibling that belongs to the version may run
-            backend=version.backend or self.base.backend,
+            backend=self.base.backend if stand_in else version.backend or self.base.backend,
             precision=version.precision or self.base.precision,
             image_size=max(version.input_width, version.input_height) or self.base.image_size,
             confidence=self.base.confidence if version.confidence is None else version.confidence,

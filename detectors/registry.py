@@ -12,7 +12,8 @@ from detectors.metrics import MeteredDetector
 from detectors.spec import ModelSpec
 from schemas.errors import ConfigurationError
 
-_STAND_INS = ("fake", "noop")
+STAND_INS = ("fake", "noop")
+"""Names that stand for no file: what runs without a model, for tests and benchmarks."""
 # They build for minutes, and keep what they built.
 _BUILDERS = ("tensorrt",)
 
@@ -23,7 +24,7 @@ def open_detector(spec: ModelSpec, cache_dir: Path | None = None) -> Detector:
     What is measured to choose is kept in `cache_dir`, so that the next start need not. Raises ConfigurationError if there is no such
     backend, file, digest, device or extra; nothing is taken on before it returns.
     """
-    if spec.path in _STAND_INS:
+    if spec.path in STAND_INS:
         return MeteredDetector(importlib.import_module("detectors.fake").load(spec))
     return MeteredDetector(_open_devices(spec, cache_dir))
 

@@ -5,6 +5,7 @@ import asyncio
 from detectors.curve import Paced
 from detectors.images import ImageLoader
 from infra.gateway import open_gateway
+from infra.hosting import engine
 from infra.runtime import Run, first_of, run_together, threaded
 from infra.server import AddRoutes, build, serving
 from infra.settings import Settings
@@ -24,7 +25,7 @@ from streams.worker import Worker, WorkerParts
 PARQUET = "parquet"
 
 
-async def run_worker(settings: Settings, publisher: Publisher, detector: Paced, stop: asyncio.Event) -> None:
+async def run_worker(settings: Settings, publisher: Publisher, detector: Paced | None, stop: asyncio.Event) -> None:
     """One worker process: detection, retries, and its health and metrics at `http.port`."""
     health = Health()
     async with serving(build(health), settings.http):
@@ -64,33 +65,37 @@ async def run_notifier(settings: Settings, stop: asyncio.Event) -> None:
         await run_together({"notifier": part}, stop, health.stopping)
 
 
-def working_parts(settings: Settings, publisher: Publisher, detector: Paced, health: Health) -> dict[str, Run]:
+def working_parts(settings: Settings, publisher: Publisher, detector: Paced | None, health: Health) -> dict[str, Run]:
     """What a worker consists of."""
     return {"worker": detection(settings, publisher, detector, health), "retries": retries(settings, publisher)}
 
 
-def detection(settings: Settings, publisher: Publisher, detector: Paced, health: Health) -> Run:
-    """References in, detections out."""
-    describe_build(settings.general.git_sha, detector.model.digest)
+def detection(settings: Settings, publisher: Publisher, detector: Paced | None, health: Health) -> Run:
+    """References in, detections out; without `detector`, by the models of the registry."""
     health.must_live("producer", lambda: str(publisher.failure) if publisher.failure else None)
     health.must_be_ready("worker", lambda: "has not started")
 
     async def run(stop: asyncio.Event) -> None:
-        async with ImageLoader(readable_uploads(settings), detector.model.canvas) as images:
+        async with (
+            engine(settings, publisher, detector, health) as using,
+            ImageLoader(readable_uploads(settings), using.canvas) as images,
+        ):
+            describe_build(settings.general.git_sha, using.detector.model.digest)
             parts = WorkerParts(
                 connection=settings.connection,
                 publisher=publisher,
-                detector=detector,
+                detector=using.detector,
                 images=images,
                 group=settings.kafka.group,
                 instance_id=settings.kafka.instance_id,
                 worker=settings.worker,
                 batching=settings.batching,
-                curve=detector.curve,
+                curve=using.curve,
+                models=using.models,
             )
             worker = Worker(parts)
             health.must_be_ready("worker", lambda: None if worker.ready else "has not joined its group")
-            await worker.run(stop)
+            await run_together({"worker": worker.run, **using.parts}, stop)
 
     return run
 

@@ -50,7 +50,7 @@ def kafka_for(settings: Settings, kafka: str) -> Iterator[Settings]:
 
 
 async def run_everything(
-    settings: Settings, detector: Paced, tell: Callable[[str], object], stop: asyncio.Event
+    settings: Settings, detector: Paced | None, tell: Callable[[str], object], stop: asyncio.Event
 ) -> None:
     """Run until `stop`; `tell` gets lines for whoever started it."""
     health = Health()

@@ -96,6 +96,7 @@ class Follower:
         self._name = ", ".join(sorted(folds))
         self._ends: dict[_Place, int] = {}
         self._position: dict[_Place, int] = {}
+        self._assigned = False
         self._asked_at = float("-inf")
         self._current_at: float | None = None
 
@@ -114,7 +115,8 @@ class Follower:
         return f"has not read {self._name}" if self._current_at is None else None
 
     def run(self, stop: threading.Event) -> None:
-        """Follow until `stop`; on a thread of its own. Raises whatever a fold raises."""
+        """Follow until `stop`; on a thread of its own. Another time it goes on where it was. Raises whatever a fold raises."""
+        self._ends, self._assigned = {}, False
         consumer = Consumer(self._settings())
         try:
             while not stop.is_set():
@@ -144,7 +146,7 @@ class Follower:
     def _ask(self, consumer: Consumer, stop: threading.Event) -> None:
         """Where the topics end now; begin to read them where that has not begun."""
         try:
-            if not self._position:
+            if not self._assigned:
                 self._begin(consumer)
             ends = {
                 place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=_REQUEST_S)
@@ -161,8 +163,9 @@ class Follower:
 
     def _begin(self, consumer: Consumer) -> None:
         places = [place for topic in self._folds for place in _partitions(consumer, topic)]
-        consumer.assign([TopicPartition(topic, index, 0) for topic, index in places])
-        self._position = dict.fromkeys(places, 0)
+        self._position = {place: self._position.get(place, 0) for place in places}
+        consumer.assign([TopicPartition(*place, offset) for place, offset in self._position.items()])
+        self._assigned = True
 
     def _take(self, message: Message, stop: threading.Event) -> None:
         error, place = message.error(), (message.topic(), message.partition())

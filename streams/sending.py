@@ -18,7 +18,7 @@ class ResultSender:
         self._publisher = publisher
         topics = publisher.topics
         self._not_for_results = {topic.name for topic in topics.catalogue()} - {topics.detections}
-        self._there: set[str] = set()
+        self._there = {topics.detections}
 
     def send(
         self, batch: pa.RecordBatch, shares: Sequence[Share], records: Sequence[Any], report: OnDelivery

@@ -1,4 +1,4 @@
-"""`sightstream models`: a model in other formats, and whether all of them find the same."""
+"""`sightstream models`: a model in other formats, whether all of them find the same, and the registry of versions."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from infra.commands import models_registry as registry
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ _SHOWN = 10
 
 @click.group("models")
 def command() -> None:
-    """Export a model; check that every backend finds the same boxes."""
+    """Export a model; check that every backend finds the same boxes; keep versions of models for workers."""
+
+
+for _part in (registry.add, registry.list_, registry.show, registry.promote, registry.retire, registry.verify):
+    command.add_command(_part)
 
 
 @command.command("export")

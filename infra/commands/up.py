@@ -40,15 +40,11 @@ def command(
     from infra import logs
     from infra.runtime import run_process
     from infra.up import kafka_for, run_everything
-    from infra.wiring import open_detector
+    from infra.wiring import own_detector
 
     wanted = {"model.path": model, "parquet.directory": directory, "http.port": port}
     roots = {"images.roots": [str(images.absolute())] if images else None}
     settings = settings.overriding(wanted | roots).checked_fully()
     logs.set_up(settings.log)
-    detector = open_detector(settings)
-    try:
-        with kafka_for(settings, kafka) as ready:
-            run_process(partial(run_everything, ready, detector, click.echo), settings.general.grace_s)
-    finally:
-        detector.close()
+    with own_detector(settings) as detector, kafka_for(settings, kafka) as ready:
+        run_process(partial(run_everything, ready, detector, click.echo), settings.general.grace_s)

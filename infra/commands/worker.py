@@ -33,7 +33,7 @@ def command(settings: Settings, model: Path | None, device: str | None, port: in
     from infra.connections import check_connection
     from infra.runtime import run_process
     from infra.services import run_worker
-    from infra.wiring import open_detector, open_publisher
+    from infra.wiring import open_publisher, own_detector
 
     wanted = {"model.path": model, "model.device": device, "http.port": port}
     settings = settings.defaulting({"http.port": PORT}).overriding(wanted).checked_fully()
@@ -42,10 +42,7 @@ def command(settings: Settings, model: Path | None, device: str | None, port: in
         from infra.supervisor import Supervisor
 
         Supervisor().run()
-    detector = open_detector(settings)
-    try:
+    with own_detector(settings) as detector:
         check_connection(settings.connection)
         with open_publisher(settings) as publisher:
             run_process(partial(run_worker, settings, publisher, detector), settings.general.grace_s)
-    finally:
-        detector.close()

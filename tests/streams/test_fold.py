@@ -73,6 +73,20 @@ def test_a_command_reads_once_and_an_unreadable_record_costs_no_other(
     assert versions.all() == {"yolo@1": ONE}
 
 
+def test_a_service_reads_to_the_end_before_it_starts_and_goes_on_there(
+    connection: KafkaConnection, codec: Codec, topics: Topics, publisher: Publisher, group: str
+) -> None:
+    told: list[str] = []
+    follower = Follower(
+        connection, codec, {topics.models: Latest(ModelVersion, lambda key, _: told.append(key))}, group
+    )
+    publisher.put(topics.models, "yolo@1", ONE).result(60)
+    read_to_end(follower, patience_s=60)
+    with following(follower):
+        publisher.put(topics.models, "yolo@2", replace(ONE, version="2")).result(60)
+        eventually(lambda: told == ["yolo@1", "yolo@2"], "each record once", timeout_s=60)
+
+
 def test_a_topic_that_is_not_there_is_said(connection: KafkaConnection, codec: Codec, group: str) -> None:
     follower = Follower(connection, codec, {"nowhere": Latest(ModelVersion)}, group)
     with pytest.raises(ConfigurationError, match=r"cannot read nowhere: is it there \(`sightstream topics check`\)\?"):
