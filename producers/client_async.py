@@ -112,9 +112,11 @@ class AsyncClient:
         )
         return str(place["uri"])
 
-    async def image(self, image_id: str) -> Image:
-        """An image as it stands."""
-        return await self._image(image_id, 0.0)
+    async def image(self, image_id: str, *, model: str | None = None) -> Image:
+        """An image as it stands; with a `model` (`name@version`) as that version saw it, also in a silent replay."""
+        if model is None:
+            return await self._image(image_id, 0.0)
+        return (await self._send(_get(_image_path(image_id), ("model", model)))).parse(Image.parse)
 
     async def wait(self, image_id: str, *, timeout_s: float = 60.0) -> Image:
         """An image once it has its outcome. Raises UnfinishedError."""
@@ -165,9 +167,9 @@ class AsyncClient:
             if time_left() <= 0:
                 raise UnfinishedError([batch_id])
 
-    async def batch_images(self, batch_id: str) -> AsyncGenerator[Image, None]:
-        """The images of a batch, in whatever state, read page by page."""
-        async for image in self._pages(_batch_path(batch_id), [], "results"):
+    async def batch_images(self, batch_id: str, *, model: str | None = None) -> AsyncGenerator[Image, None]:
+        """The images of a batch, in whatever state, read page by page; with a `model` (`name@version`) what it saw, as it saw it."""
+        async for image in self._pages(_batch_path(batch_id), [("model", model)] if model else [], "results"):
             yield image
 
     async def annotated(self, image_id: str, look: AnnotatedLook = _AS_IT_IS) -> bytes:

@@ -31,16 +31,25 @@ class ImageQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotatedLook:
-    """How a picture with boxes is to look. `labels`: only these, empty means all. `max_side`: longest side in pixels."""
+    """How a picture with boxes is to look. `labels`: only these, empty means all. `max_side`: longest side in pixels.
+
+    `model`: `name@version` whose boxes to draw, instead of the newest result's.
+    """
 
     format: Literal["jpeg", "webp"] = "jpeg"
     min_score: float | None = None
     labels: tuple[str, ...] = ()
     max_side: int | None = None
+    model: str | None = None
 
     def pairs(self) -> Pairs:
         """As a query of `GET /v1/images/{id}/annotated`."""
-        optional = {"min_score": self.min_score, "labels": ",".join(self.labels) or None, "max_side": self.max_side}
+        optional = {
+            "min_score": self.min_score,
+            "labels": ",".join(self.labels) or None,
+            "max_side": self.max_side,
+            "model": self.model,
+        }
         return [("format", self.format), *((name, str(value)) for name, value in optional.items() if value is not None)]
 
 

@@ -220,6 +220,16 @@ async def test_many_at_once_each_with_its_own_end(gateway: FakeGateway, client: 
     assert all(isinstance(outcome, Image | SightstreamError) for _, outcome in found)
 
 
+async def test_a_version_of_a_model_can_be_asked_for(gateway: FakeGateway, client: AsyncClient) -> None:
+    batch = await client.submit_batch(["https://example.org/1.jpg"])
+    (image_id,) = batch.accepted
+    gateway.seen.clear()
+    await client.image(image_id, model="codes@2")
+    assert [image.id async for image in client.batch_images(batch.id, model="codes@2")] == [image_id]
+    await client.annotated(image_id, AnnotatedLook(model="codes@2"))
+    assert [seen.query["model"] for seen in gateway.seen] == ["codes@2"] * 3
+
+
 async def test_a_batch_says_of_each_picture_what_became_of_it(
     gateway: FakeGateway, client: AsyncClient, photo: Path
 ) -> None:
