@@ -146,10 +146,10 @@ class _Worst:
 
     def add(self, pair: ImagePair) -> None:
         self._count -= 1
-        if self._most and pair.badness > 0:
-            (heapq.heappush if len(self._heap) < self._most else heapq.heappushpop)(
-                self._heap, (pair.badness, self._count, pair)
-            )
+        badness = pair.badness
+        if self._most and badness > 0:
+            put = heapq.heappush if len(self._heap) < self._most else heapq.heappushpop
+            put(self._heap, (badness, self._count, pair))
 
     def taken(self) -> tuple[ImagePair, ...]:
         return tuple(pair for _, _, pair in sorted(self._heap, key=lambda entry: entry[:2], reverse=True))
