@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from schemas.arms import candidate_share
 from schemas.errors import BusyError, ConfigurationError, FatalError
+from schemas.models import ModelStatus
 from schemas.rollouts import Decision, Rollout, Verdict
 from sinks.base import Partition
 from streams import judge_metrics as metrics
@@ -16,7 +17,7 @@ from streams.judge_clock import EventClock
 from streams.judge_log import JudgeLog, Stretch
 from streams.judge_policy import JudgePolicy
 from streams.judge_records import JudgeReader
-from streams.judge_rules import judge
+from streams.judge_rules import judge, refusals_of
 from streams.judge_windows import Windows, micros
 from streams.rollout_ledger import Change, Known, RolloutLedger
 from streams.rollouts import settled
@@ -44,8 +45,8 @@ class Judge:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._ledger, self._policy, self._now = ledger, policy or JudgePolicy(), now
-        self._rollouts = Latest(Rollout)
-        self._follower = ledger.follower(self._rollouts)
+        self._rollouts, self._statuses = Latest(Rollout), Latest(ModelStatus)
+        self._follower = ledger.follower(self._rollouts, self._statuses)
         self._reader = JudgeReader(ledger.codec, self._watched, default)
         self._windows: dict[str, Windows] = {}
         self._ended: set[str] = set()
@@ -155,7 +156,8 @@ class Judge:
             windows.follow(current)
             if current.judged_until != before.judged_until:
                 return Change()
-            after, verdict = judge(current, windows.figures(end), self._now())
+            refusals = refusals_of(current, self._statuses.all().values())
+            after, verdict = judge(current, windows.figures(end), self._now(), refusals)
             return Change(after, settled(after, known.versions, self._now()), verdict)
 
         change = self._ledger.change(decide)

@@ -1,16 +1,17 @@
 """What follows from a window of a rollout: pure functions of the rollout and of figures, so that every judge decides the same."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from schemas.models import ModelState, ModelStatus
 from schemas.rollouts import ArmFigures, Decision, Rollout, RolloutKind, RolloutState, Verdict
 from streams.judge_windows import Figures
 
 
-def judge(rollout: Rollout, figures: Figures, now: datetime) -> tuple[Rollout, Verdict]:
-    """The verdict on a window, and the rollout after it. `now` is only written down: nothing depends on it."""
-    decision, reasons = decide(rollout, figures)
+def judge(rollout: Rollout, figures: Figures, now: datetime, refusals: tuple[str, ...] = ()) -> tuple[Rollout, Verdict]:
+    """The verdict on a window, and the rollout after it. `now` is only written down: nothing depends on it. `refusals`: see `decide`."""
+    decision, reasons = decide(rollout, figures, refusals)
     verdict = Verdict(
         rollout_id=rollout.id,
         name=rollout.name,
@@ -32,13 +33,15 @@ def judge(rollout: Rollout, figures: Figures, now: datetime) -> tuple[Rollout, V
     return _after(judged, decision, reasons, now), verdict
 
 
-def decide(rollout: Rollout, figures: Figures) -> tuple[Decision, tuple[str, ...]]:
+def decide(rollout: Rollout, figures: Figures, refusals: tuple[str, ...] = ()) -> tuple[Decision, tuple[str, ...]]:
     """What to do after a window, and why. Only a canary is decided about; a paused one goes back, but not on.
 
-    A window with too few outcomes decides nothing: it is filled further. Everything else is measured, and held.
+    A window with too few outcomes decides nothing: it is filled further, unless `refusals` says which workers cannot run the candidate.
+    Everything else is measured, and held.
     """
     if missing := lacking(rollout, figures):
-        return Decision.HOLD, missing
+        ends = bool(refusals) and rollout.kind is RolloutKind.CANARY
+        return (Decision.ROLL_BACK, refusals) if ends else (Decision.HOLD, missing)
     breaches = tuple(_breaches(rollout, figures))
     if rollout.kind is not RolloutKind.CANARY:
         return Decision.HOLD, breaches
@@ -62,6 +65,17 @@ def lacking(rollout: Rollout, figures: Figures) -> tuple[str, ...]:
     if rollout.shadow_share > 0:
         counts |= {"images that both saw": figures.pairs, "objects in them": figures.objects}
     return tuple(f"{count} of {least} {name}" for name, count in counts.items() if count < least)
+
+
+def refusals_of(rollout: Rollout, statuses: Iterable[ModelStatus]) -> tuple[str, ...]:
+    """What workers say, since the rollout began, that refuse its candidate."""
+    return tuple(
+        f"{status.worker} refuses {rollout.candidate}: {status.reason}"
+        for status in statuses
+        if f"{status.name}@{status.version}" == rollout.candidate
+        and status.state is ModelState.REFUSED
+        and status.at >= rollout.started_at
+    )
 
 
 def _after(rollout: Rollout, decision: Decision, reasons: tuple[str, ...], now: datetime) -> Rollout:

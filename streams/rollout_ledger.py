@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from schemas.codec import AnyRecord, Codec
 from schemas.connection import KafkaConnection
 from schemas.errors import BusyError, ConfigurationError, Reason
-from schemas.models import ModelVersion
+from schemas.models import ModelStatus, ModelVersion
 from schemas.rollouts import Rollout, Verdict
 from schemas.topics import Topics
 from streams.fold import Fold, Follower, Latest, read_to_end
@@ -57,9 +57,12 @@ class RolloutLedger:
     def __init__(self, connection: KafkaConnection, codec: Codec, topics: Topics, group: str) -> None:
         self.connection, self.codec, self.topics, self.group = connection, codec, topics, group
 
-    def follower(self, rollouts: Latest[Rollout]) -> Follower:
-        """Who keeps `rollouts` as the log says."""
-        return Follower(self.connection, self.codec, {self.topics.rollouts: rollouts}, self.group)
+    def follower(self, rollouts: Latest[Rollout], statuses: Latest[ModelStatus] | None = None) -> Follower:
+        """Who keeps `rollouts`, and what workers say of versions, as the log has it."""
+        folds: dict[str, Fold[Any]] = {self.topics.rollouts: rollouts}
+        if statuses is not None:
+            folds[self.topics.model_status] = statuses
+        return Follower(self.connection, self.codec, folds, self.group)
 
     def read(self) -> Known:
         """What the log says now. Raises ConfigurationError where the topics are not there."""

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.models import ModelState, ModelStatus
 from schemas.rollouts import ArmFigures, Decision, Rollout, RolloutKind, RolloutState
-from streams.judge_rules import decide, judge
+from streams.judge_rules import decide, judge, refusals_of
 from streams.judge_windows import Figures
 from tests.support.rollouts import CANARY, NOON, after
 
@@ -82,6 +83,23 @@ def test_whatever_else_is_measured_and_never_decided_about(kind: RolloutKind) ->
     assert on == replace(rollout, window_start=after(60), judged_until=after(60))
     few, _ = judge(rollout, replace(FINE, candidate=ArmFigures()), NOON)
     assert few.window_start == after(60), "there is nothing to wait for"
+
+
+def test_a_candidate_that_workers_refuse_goes_back_instead_of_waiting_for_ever() -> None:
+    said = ModelStatus(worker="w", name="yolo", version="2", state=ModelState.REFUSED, reason="no such file", at=NOON)
+    others = [
+        replace(said, version="1"),
+        replace(said, state=ModelState.LOADING),
+        replace(said, at=NOON - timedelta(seconds=1)),
+    ]
+    assert refusals_of(CANARY, others) == ()
+    refusals = refusals_of(CANARY, [*others, said])
+    empty = replace(FINE, candidate=ArmFigures())
+    back, verdict = judge(CANARY, empty, NOON, refusals)
+    assert (back.state, back.reason) == (RolloutState.ROLLED_BACK, "w refuses yolo@2: no such file")
+    assert verdict.reasons == refusals
+    assert decide(CANARY, FINE, refusals)[0] is Decision.ADVANCE, "others run it"
+    assert decide(replace(CANARY, kind=RolloutKind.WEIGHTED), empty, refusals)[0] is Decision.HOLD
 
 
 FIGURES = st.builds(
