@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,11 @@ class Adwin:
     """
 
     def __init__(self, chance: float) -> None:
-        self._make = _adwin()
         self._chance = chance
 
     def __call__(self, reference: NDArray[np.int64], window: NDArray[np.int64], before: int, after: int) -> bool:
         """Whether it tells the window from the reference. `before` and `after` bound the samples: images, not boxes."""
-        detector = self._make(delta=self._chance, clock=1)
+        detector = import_module("river.drift.adwin").ADWIN(delta=self._chance, clock=1)
         for value in samples(reference, before).tolist():
             detector.update(value)
         for value in samples(window, after).tolist():
@@ -43,14 +42,11 @@ def open_adwin(wanted: str, chance: float) -> Detect | None:
     """`wanted`: `on`, `off`, or `auto`: where river is installed. Raises ConfigurationError for `on` without it."""
     if wanted == "off":
         return None
-    try:
-        return Adwin(chance)
-    except ImportError as error:
-        if wanted == "auto":
-            return None
-        raise ConfigurationError(
-            "drift.adwin is on, but river is not installed: pip install 'sightstream[drift]'"
-        ) from error
+    if find_spec("river") is not None:
+        return Adwin(chance)  # which imports it when it is first needed
+    if wanted == "auto":
+        return None
+    raise ConfigurationError("drift.adwin is on, but river is not installed: pip install 'sightstream[drift]'")
 
 
 def samples(counts: NDArray[np.int64], most: int) -> NDArray[np.float64]:
@@ -64,8 +60,3 @@ def samples(counts: NDArray[np.int64], most: int) -> NDArray[np.float64]:
 def mean(counts: NDArray[np.int64]) -> float:
     """The mean of a histogram over 0..1; 0 for an empty one."""
     return float(np.average(np.arange(len(counts)), weights=counts) / max(len(counts) - 1, 1)) if counts.sum() else 0.0
-
-
-def _adwin() -> Callable[..., Any]:
-    adwin: Callable[..., Any] = import_module("river.drift.adwin").ADWIN
-    return adwin

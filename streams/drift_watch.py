@@ -68,8 +68,9 @@ class WatchParts:
 class DriftWatch:
     """Reads results, closes windows as event time passes, and writes alerts, each of them once. One is enough.
 
-    A restart goes on where the memory says; without one, at `since`, or at the end. When the baseline is replaced, windows begin anew.
-    While brokers or registry are away it waits. Not thread-safe, but for the event that ends `run`.
+    A restart goes on where the memory says; without one, at `since`, or at the end. When the baseline is replaced, windows begin anew;
+    while there is none it has nothing to do. While brokers or registry are away it waits. Not thread-safe, but for the event that ends
+    `run`.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class DriftWatch:
         self._adwin = open_adwin(policy.adwin, policy.chance)
         self._monitor: DriftMonitor | None = None
         self._shown: frozenset[Aspect] = frozenset()
+        self._idle = False
         self._held: str | None = "has not started"
         self._saved_at = clock()
 
@@ -123,11 +125,13 @@ class DriftWatch:
         name = self._policy.baseline
         baseline = self._parts.baselines.get(name)
         if baseline is None:
-            self._held = f"there is no baseline {name}: make one with `sightstream drift baseline`"
+            if not self._idle:
+                log.warning("drift: waits for the baseline %s: make one with `sightstream drift baseline`", name)
+            self._idle, self._held, self._monitor = True, None, None
             return None
         if self._monitor is None or self._monitor.baseline != baseline:
             self._monitor = self._take_up(baseline)
-            self._held = None
+            self._idle, self._held = False, None
         return self._monitor
 
     def _take_up(self, baseline: DriftBaseline) -> DriftMonitor:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from schemas.drift import DriftAlert, DriftBaseline, DriftState
-from schemas.errors import RejectedError
-from sinks.drift_adwin import Adwin
+from schemas.errors import ConfigurationError, RejectedError
+from sinks.drift_adwin import Adwin, open_adwin
 from sinks.drift_baseline import BaselineMaker, Reference, read_profiles, write_profiles
 from sinks.drift_monitor import DriftMonitor
 from sinks.drift_policy import DriftPolicy
@@ -121,8 +121,8 @@ def test_boxes_of_another_shape_are_told() -> None:
 def test_chance_alone_raises_no_alert() -> None:
     policy = replace(POLICY, min_images=200, adwin="on")
     monitor = monitor_of(baseline_of(yesterday(), policy), policy, adwin=Adwin(policy.chance))
-    alerts = [alert for at in range(5) for alert in feed(monitor, hour_of(at, images=200))]
-    assert monitor.counts["judged"] == 4 * 11
+    alerts = [alert for at in range(4) for alert in feed(monitor, hour_of(at, images=200))]
+    assert monitor.counts["judged"] == 3 * 11
     assert alerts == []
 
 
@@ -135,6 +135,15 @@ def test_adwin_tells_a_mean_that_moved_too_little_for_psi() -> None:
     by_key = [alert for alert in alerts if alert.slice == "key=camera-0"]
     assert "adwin" in {alert.detector for alert in by_key if alert.statistic == "score"}
     assert {alert.statistic for alert in by_key} == {"score"}
+
+
+def test_adwin_runs_where_river_is_installed_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert open_adwin("off", 0.001) is None
+    assert isinstance(open_adwin("auto", 0.001), Adwin)
+    monkeypatch.setattr("sinks.drift_adwin.find_spec", lambda name: None)
+    assert open_adwin("auto", 0.001) is None
+    with pytest.raises(ConfigurationError, match="pip install"):
+        open_adwin("on", 0.001)
 
 
 def test_a_slow_camera_gathers_until_it_has_enough(baseline: DriftBaseline) -> None:
