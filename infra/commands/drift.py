@@ -1,6 +1,7 @@
 """`sightstream drift`: baselines of results, and where results differ from them."""
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -45,6 +46,8 @@ def baseline(settings: Settings, /, baseline_id: str | None, dry_run: bool, **gi
 
     The same ID again replaces it. Results of replays do not count.
     """
+    from tqdm import tqdm
+
     from infra.connections import check_connection
     from infra.drift import make_baseline
     from infra.wiring import open_publisher
@@ -63,7 +66,8 @@ def baseline(settings: Settings, /, baseline_id: str | None, dry_run: bool, **gi
         raise click.UsageError(str(error)) from error
     if given["lake"] is None or not dry_run:
         check_connection(settings.connection)
-    made = make_baseline(settings, reference, given["lake"], _say_unread, lambda _: None)
+    with tqdm(desc="images", unit="img", file=sys.stderr, disable=None, dynamic_ncols=True) as bar:
+        made = make_baseline(settings, reference, given["lake"], _say_unread, lambda done: bar.update(done - bar.n))
     _tell_made(made)
     if dry_run:
         return

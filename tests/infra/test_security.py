@@ -1,6 +1,7 @@
 """TLS, SASL and ACLs on a real broker: right credentials work, wrong ones are clear errors, the documented ACLs suffice."""
 
 import logging
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -13,11 +14,17 @@ from infra.connections import check_connection
 from producers.publisher import Publisher
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
+from schemas.drift import DriftAlert, DriftBaseline
 from schemas.errors import ConfigurationError
 from schemas.records import DeadLetter, ImageRef
 from schemas.topics import Topics
 from streams.awaiting import Outcomes
 from streams.dead_letters import DeadLetters, Filter
+from streams.drift_alerts import DriftAlerts
+from streams.drift_reading import ResultReader
+from streams.drift_reference import publish_baseline
+from streams.fold import Follower, Latest, read_to_end
+from tests.support.deliveries import eventually
 from tests.support.kafka import create_topics, delete_topics, read_topic
 from tests.support.security import SecureKafka
 
@@ -225,3 +232,24 @@ def _read_in_group(connection: KafkaConnection, topic: str, group: str) -> bytes
     finally:
         consumer.close()
     return value
+
+
+def test_who_watches_drift_needs_no_more_than_its_acls(
+    secure_kafka: SecureKafka, secure_topics: Topics, codec: Codec
+) -> None:
+    group = f"{secure_topics.prefix}drift"
+    secure_kafka.allow(acls(Role.DRIFT, "awaiter", secure_topics, secure_topics.prefix))
+    connection = secure_kafka.scram("awaiter")
+    with Publisher(connection, codec, secure_topics) as publisher:
+        publish_baseline(publisher, DriftBaseline(id="b"))
+    baselines = Latest(DriftBaseline)
+    read_to_end(Follower(connection, codec, {secure_topics.drift_baselines: baselines}, group), 60)
+    assert baselines.get("b") is not None
+    with ResultReader(connection, codec, secure_topics.detections, group) as results:
+        results.begin(results.ends())
+        stop = threading.Event()
+        eventually(lambda: bool(results.read(10, 1.0, stop).ended), "an end is reached", 60)
+    alert = DriftAlert(id="a", baseline_id="b", tenant="acme")
+    assert DriftAlerts(connection, codec, secure_topics.drift, group).write([alert]) == [alert]
+    with pytest.raises(ConfigurationError, match="may not write alerts"):
+        DriftAlerts(secure_kafka.scram("stranger"), codec, secure_topics.drift, group).write([alert])
