@@ -13,7 +13,7 @@ class Role(StrEnum):
     """A kind of process that has a Kafka user of its own. AWAITER: `publish --wait`. REDRIVER: `dead-letters`, which marks what it sent.
 
     KEEPER: whoever hands out API keys. DRIFT: `drift`, baselines and watcher. JUDGE: `rollout`, its judge and whoever starts
-    or ends rollouts by hand. REPLAYER: `replay`.
+    or ends rollouts by hand. REPLAYER: `replay`. COMPARER: `diff`.
     """
 
     PUBLISHER = "publisher"
@@ -27,6 +27,7 @@ class Role(StrEnum):
     KEEPER = "keeper"
     DRIFT = "drift"
     JUDGE = "judge"
+    COMPARER = "comparer"
     REPLAYER = "replayer"
 
 
@@ -73,6 +74,7 @@ def grants(role: Role, topics: Topics) -> Grants:
             groups=AclOperation.DESCRIBE,
             transactions=(topics.drift,),
         ),
+        Role.COMPARER: Grants((topics.detections, topics.shadow, topics.replays), groups=AclOperation.DESCRIBE),
         Role.JUDGE: Grants(
             (*outcomes, topics.shadow, topics.models, topics.rollouts, topics.verdicts),
             (topics.models, topics.rollouts, topics.verdicts),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from infra.text_table import table
+
 if TYPE_CHECKING:
     from detectors.evaluation import Evaluation
     from detectors.evaluation_gates import Difference
@@ -24,7 +26,7 @@ def tell_classes(evaluation: "Evaluation") -> str:
     )
     columns = ("class", "objects", "mAP50-95", "mAP50", "precision", "recall")
     return "\n".join(
-        [_table(columns, [(name, str(count), *map(_number, rest)) for name, count, *rest in figures]), below]
+        [table(columns, [(name, str(count), *map(_number, rest)) for name, count, *rest in figures]), below]
     )
 
 
@@ -34,7 +36,7 @@ def tell_slices(evaluation: "Evaluation") -> str:
         (f"{one.slicing} {one.name}", str(one.objects), _number(one.map50_95), _number(one.map50), _number(one.recall))
         for one in evaluation.slices
     ]
-    return _table(("slice", "objects", "mAP50-95", "mAP50", "recall"), rows)
+    return table(("slice", "objects", "mAP50-95", "mAP50", "recall"), rows)
 
 
 def tell_confusion(evaluation: "Evaluation") -> str:
@@ -43,7 +45,7 @@ def tell_confusion(evaluation: "Evaluation") -> str:
     if len(confusion.labels) > _MOST_CONFUSED + 1:
         return ""
     rows = [(label, *map(str, counts)) for label, counts in zip(confusion.labels, confusion.counts, strict=True)]
-    return _table(("there is, detected as", *confusion.labels), rows)
+    return table(("there is, detected as", *confusion.labels), rows)
 
 
 def tell_differences(differences: Sequence["Difference"]) -> str:
@@ -54,15 +56,7 @@ def tell_differences(differences: Sequence["Difference"]) -> str:
         change = "" if one.now is None or one.before is None else f" ({one.now - one.before:+.4f})"
         told.setdefault(one.what, {})[one.metric] = f"{_number(one.now)}{change}"
     rows = [(what, *(figures[metric] for metric in metrics)) for what, figures in told.items()]
-    return _table(("beside the baseline", *metrics), rows)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in cells)
-        for cells in (enumerate(zip(row, widths, strict=True)) for row in (columns, *rows))
-    )
+    return table(("beside the baseline", *metrics), rows)
 
 
 def _number(value: float | None) -> str:

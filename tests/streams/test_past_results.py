@@ -1,11 +1,13 @@
 """Looking back on a real Kafka: all that topics hold, and a diff of it from the command line."""
 
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import pytest
 from click.testing import CliRunner
 
+from infra.access import Role, acls
 from infra.commands.diff import command
 from infra.settings import Settings
 from producers.publisher import Publisher
@@ -17,6 +19,8 @@ from schemas.replays import ReplayManifest
 from schemas.topics import Topics
 from streams.past_results import PastResults, Unread
 from tests.support.diffs import CAT, DOG, found
+from tests.support.kafka import create_topics, delete_topics
+from tests.support.security import SecureKafka
 
 pytestmark = pytest.mark.kafka
 
@@ -70,3 +74,23 @@ def test_replays_and_rollouts_are_compared_where_their_results_are(
         done = CliRunner().invoke(command, [*sides, "--fail-on", "reclassified>99%"], obj=settings)
         assert done.exit_code == 1, done.output
         assert "failed: reclassified>99%: reclassified is 100.0000%" in done.output
+
+
+def test_who_compares_needs_no_more_than_its_acls(secure_kafka: SecureKafka, codec: Codec) -> None:
+    topics, admin = Topics(prefix=f"d{uuid.uuid4().hex[:10]}."), secure_kafka.scram("admin")
+    create_topics(admin, topics)
+    try:
+        secure_kafka.allow(acls(Role.COMPARER, "awaiter", topics, "sightstream"))
+        with Publisher(admin, codec, topics) as publisher:
+            for topic, version in ((topics.detections, "1"), (topics.shadow, "2")):
+                value = codec.encode(found("a", [DOG], version, replay_id=f"r-{version}"))
+                publisher.send(topic, b"a", value, lambda *_: None)
+            publisher.flush(60)
+        connection = secure_kafka.scram("awaiter")
+        values = {"kafka.bootstrap": connection.bootstrap, "kafka.prefix": topics.prefix}
+        values |= {f"kafka.security.{name}": value for name, value in connection.security.items()}
+        done = CliRunner().invoke(command, ["r-1", "r-2"], obj=Settings().overriding(values))
+        assert done.exit_code == 0, done.output or done.exception
+        assert "1 images compared" in done.stdout
+    finally:
+        delete_topics(admin, [topic.name for topic in topics.catalogue()])
