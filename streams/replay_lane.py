@@ -1,6 +1,6 @@
 """The bulk lane, as a replay writes it: each record says where its reference lies, so that what was sent can be found there again.
 
-The header `replay.of` of a record is `ID PARTITION:OFFSET`: the replay, and the place of the reference on the replay's topic.
+The header `replay-of` of a record is `ID PARTITION:OFFSET`: the replay, and the place of the reference on the replay's topic.
 """
 
 import threading
@@ -17,7 +17,7 @@ from streams.ends import end_offsets
 from streams.replay_source import GROUP
 from streams.retry_headers import Headers
 
-REPLAY_OF = "replay.of"
+REPLAY_OF = "replay-of"
 
 Place = tuple[int, int]
 """Partition and offset of a reference on the topic that is replayed."""
