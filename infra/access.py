@@ -12,8 +12,8 @@ from schemas.topics import Topics
 class Role(StrEnum):
     """A kind of process that has a Kafka user of its own. AWAITER: `publish --wait`. REDRIVER: `dead-letters`, which marks what it sent.
 
-    KEEPER: whoever hands out API keys. DRIFT: `drift`, baselines and watcher. JUDGE: `rollout`, its judge and whoever starts
-    or ends rollouts by hand. REPLAYER: `replay`. COMPARER: `diff`.
+    KEEPER: whoever hands out API keys. REPLAYER: `replay`. COMPARER: `diff`. DRIFT: `drift`, baselines and watcher. JUDGE: `rollout`, its
+    judge and whoever starts or ends rollouts by hand, or keeps versions of models.
     """
 
     PUBLISHER = "publisher"
@@ -54,7 +54,9 @@ def grants(role: Role, topics: Topics) -> Grants:
         Role.AWAITER: Grants(outcomes, lanes, groups=AclOperation.DESCRIBE),
         Role.REDRIVER: Grants((topics.dead_letters,), (*lanes, topics.dead_letters), groups=AclOperation.DESCRIBE),
         Role.WORKER: Grants(
-            (*lanes, *retries), (*outcomes, *lanes, *retries, topics.progress), groups=AclOperation.READ
+            (*lanes, *retries, topics.models, topics.rollouts),
+            (*outcomes, *lanes, *retries, topics.progress, topics.shadow, topics.model_status),
+            groups=AclOperation.READ,
         ),
         Role.PARQUET: Grants((topics.detections,), (topics.dead_letters,), groups=AclOperation.READ),
         Role.NOTIFIER: Grants(outcomes, groups=AclOperation.DESCRIBE),
@@ -76,7 +78,7 @@ def grants(role: Role, topics: Topics) -> Grants:
         ),
         Role.COMPARER: Grants((topics.detections, topics.shadow, topics.replays), groups=AclOperation.DESCRIBE),
         Role.JUDGE: Grants(
-            (*outcomes, topics.shadow, topics.models, topics.rollouts, topics.verdicts),
+            (*outcomes, topics.shadow, topics.models, topics.model_status, topics.rollouts, topics.verdicts),
             (topics.models, topics.rollouts, topics.verdicts),
             groups=AclOperation.DESCRIBE,
             transactions=(topics.rollouts,),
