@@ -108,7 +108,7 @@ def _routes(
     taking = submission.Gateway(
         publisher, settings.gateway, settings.uploads, known=known.store, outcomes=SubmittedOutcomes(known.reads)
     )
-    taking.desk.callbacks = settings.webhooks.secret is not None
+    taking.desk.callbacks = settings.webhooks.schemes if settings.webhooks.secret else frozenset()
     giving = results.ResultParts(
         reads=known.reads,
         pictures=ResultPictures(load, settings.results),

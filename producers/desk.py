@@ -28,7 +28,7 @@ _STATUS = {Reason.IMAGE_TYPE_UNSUPPORTED: 415, Reason.IMAGE_TOO_LARGE: 413}
 class Desk:
     """What all submissions of a gateway share. `in_hand`: images that are being received or stored now.
 
-    `callbacks`: whether somebody calls them; a callback that would never be called is refused.
+    `callbacks`: the schemes of URLs that somebody calls back; a callback that would never be called is refused.
     """
 
     policy: GatewayPolicy
@@ -38,7 +38,7 @@ class Desk:
     kafka: Confirming
     memory: Memory
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    callbacks: bool = True
+    callbacks: frozenset[str] = frozenset({"https"})
     in_hand: int = 0
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 

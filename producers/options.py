@@ -93,14 +93,19 @@ def parse_object(text: bytes) -> dict[str, Any]:
 
 
 def check_callback(value: object) -> str:
-    """A callback's URL: https, a host, no credentials. Where it leads is checked when it is called.
+    """A callback's URL: http or https, a host, no credentials. `Submission` says which scheme is allowed, the call where it may lead.
 
     Raises ProblemError: 422 `callback_forbidden`; OptionError for what is no text.
     """
     url = _text("callback", value, _MAX_URI)
     try:
         parts = urlsplit(url)
-        good = parts.scheme == "https" and parts.hostname and parts.port != 0 and not (parts.username or parts.password)
+        good = (
+            parts.scheme in {"http", "https"}
+            and parts.hostname
+            and parts.port != 0
+            and not (parts.username or parts.password)
+        )
     except ValueError:
         good = False
     if not good or not url.isascii() or " " in url:

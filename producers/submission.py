@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from producers import metrics
 from producers.confirming import Confirmation
@@ -52,10 +53,15 @@ class Submission:
     def begin_batch(self, callback: str | None) -> None:
         """These images are a batch, if only so that its end can be told to `callback`. Before the first is taken.
 
-        Raises ProblemError: 422 `callback_forbidden` where nobody is ever called back.
+        Raises ProblemError: 422 `callback_forbidden` where nobody would ever call it.
         """
-        if callback and not self._desk.callbacks:
-            raise ProblemError(422, "callback_forbidden", "this server calls nobody back")
+        if callback and urlsplit(callback).scheme not in self._desk.callbacks:
+            why = (
+                "a callback is an https URL of a public host"
+                if self._desk.callbacks
+                else "this server calls nobody back"
+            )
+            raise ProblemError(422, "callback_forbidden", why)
         self.batch_id = self._keyed.batch_id() if self._keyed else new_image_id()
         self._callback = callback
 

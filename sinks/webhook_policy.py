@@ -35,6 +35,11 @@ class WebhookPolicy:
     per_receiver: int = 4
     poll_s: float = 1.0
 
+    @property
+    def schemes(self) -> frozenset[str]:
+        """Of URLs that may be called."""
+        return frozenset({"https", "http"} if self.insecure else {"https"})
+
     def __post_init__(self) -> None:
         for secret in (self.secret, self.former_secret):
             if secret is not None and len(secret) < _LEAST_SECRET:

@@ -38,7 +38,7 @@ class Sender:
 
     def __init__(self, policy: WebhookPolicy) -> None:
         self._policy = policy
-        self._schemes = frozenset({"https", "http"} if policy.insecure else {"https"})
+        self._schemes = policy.schemes
 
     async def __aenter__(self) -> Self:
         self._resolver = _Resolver(2 * self._policy.in_flight)

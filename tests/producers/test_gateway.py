@@ -153,7 +153,7 @@ async def test_a_lone_image_with_a_callback_is_a_batch_on_the_log(caller: Caller
 
 
 async def test_a_callback_that_nobody_would_call_is_refused(caller: Caller, refs: Log) -> None:
-    caller.gateway.desk.callbacks = False
+    caller.gateway.desk.callbacks = frozenset()
     answer = await caller.send(("callback", "https://example.org/hook"), JPEG)
     assert (answer.status, answer.code) == (422, "callback_forbidden")
     assert not refs.images()

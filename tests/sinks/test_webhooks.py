@@ -1,9 +1,6 @@
 """Webhooks to real receivers on loopback, from a real database."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -24,7 +21,7 @@ from sinks.webhook_sender import Sender
 from sinks.webhook_signature import message_id, secret_of, signed_headers
 from sinks.webhooks import Webhooks, retry_delay_s
 from tests.support.subscribers import knowing
-from tests.support.webhooks import MASTER, NOON, Desk, Receiver, policy_for, receiving, running
+from tests.support.webhooks import MASTER, NOON, Desk, Receiver, policy_for, receiving, running, verified
 
 
 @pytest.fixture
@@ -32,14 +29,6 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(tmp_path)
     yield desk
     desk.close()
-
-
-def verified(headers: dict[str, str], body: bytes, secret: str) -> bool:
-    """As a receiver does it, from the specification."""
-    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    expected = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
-    return expected in headers["webhook-signature"].split(" ")
 
 
 def test_signatures_are_those_of_standard_webhooks() -> None:

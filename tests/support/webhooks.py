@@ -1,6 +1,9 @@
 """Receivers of webhooks on loopback, and deliveries to make."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -81,6 +84,14 @@ def policy_for(*receivers: Receiver, **fields: Any) -> WebhookPolicy:
         "poll_s": 0.005,
     }
     return WebhookPolicy(**{**base, **fields})
+
+
+def verified(headers: dict[str, str], body: bytes, secret: str) -> bool:
+    """As a receiver does it, from the specification."""
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    expected = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    return expected in headers["webhook-signature"].split(" ")
 
 
 class Desk:
