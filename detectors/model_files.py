@@ -1,6 +1,5 @@
 """Reads the files of a model from wherever the registry says they are."""
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,6 +11,7 @@ from schemas.errors import BusyError, ConfigurationError, Reason, RejectedError
 
 _CHUNK_BYTES = 1 << 20
 _RETRY_AFTER_S = 10.0
+_LONGEST = 300
 _TIMEOUTS = {"timeout": timedelta(minutes=30), "connect_timeout": timedelta(seconds=10)}
 _STORES = ("s3", "gs", "az")
 
@@ -19,7 +19,8 @@ _STORES = ("s3", "gs", "az")
 class ModelFiles:
     """Opens `file:`, `http:` and `https:` URIs, and `s3:`, `gs:`, `az:` of the buckets in `stores` (obstore's options by bucket).
 
-    The registry is written by operators, so that any file and any host will do: what is read has to have the digest that it names.
+    Names are percent-encoded, as in any URI. The registry is written by operators, so that any file and any host will do: what is read
+    has to have the digest that it names.
     """
 
     def __init__(self, stores: Mapping[str, Mapping[str, str]]) -> None:
@@ -44,15 +45,22 @@ class ModelFiles:
         from obstore.store import from_url  # noqa: PLC0415 - only for models that are elsewhere
 
         base, _, key = uri.partition("://")[2].partition("/")
+        if "?" in key or "#" in key:
+            raise RejectedError(
+                Reason.URI_UNSUPPORTED, f"'?' and '#' in a file's name are written %3F and %23: {uri!r}"
+            )
         root = f"{scheme}://{base}"
-        given: dict[str, Any] = {"client_options": {**_TIMEOUTS, "allow_http": scheme == "http"}}
+        given: dict[str, Any] = {
+            "client_options": {**_TIMEOUTS, "allow_http": scheme == "http"},
+            "retry_config": {"max_retries": 2, "retry_timeout": timedelta(minutes=1)},
+        }
         if scheme in _STORES:
             if root not in self._stores:
                 raise RejectedError(Reason.URI_FORBIDDEN, f"{root} is not among images.stores")
             options = dict(self._stores[root])
             given["client_options"]["allow_http"] = options.get("endpoint", "").startswith("http://")
             given["config"] = options
-        return (bytes(piece) for piece in from_url(root, **given).get(key).stream(min_chunk_size=_CHUNK_BYTES))
+        return (bytes(piece) for piece in from_url(root, **given).get(unquote(key)).stream(min_chunk_size=_CHUNK_BYTES))
 
 
 def _path(uri: str) -> Path:
@@ -71,9 +79,12 @@ def _translated() -> Iterator[None]:
     except (RejectedError, BusyError, ConfigurationError):
         raise
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        raise RejectedError(
-            Reason.FETCH_FAILED, os.fspath(error.filename or "") + f": {error.strerror or error}"
-        ) from error
+        raise RejectedError(Reason.FETCH_FAILED, _brief(error)) from error
     except Exception as error:
         # OSError of a file system, or whatever obstore raises of a network.
-        raise BusyError(Reason.FETCH_FAILED, f"{type(error).__name__}: {error}"[:300], _RETRY_AFTER_S) from error
+        raise BusyError(Reason.FETCH_FAILED, _brief(error), _RETRY_AFTER_S) from error
+
+
+def _brief(error: Exception) -> str:
+    """The first line: obstore's messages end with the whole answer of the server."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:_LONGEST]

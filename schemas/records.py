@@ -93,9 +93,10 @@ class Timings:
 class DetectionResult:
     """What one model found in one image.
 
-    `id` is a function of tenant, image id, model digest and parameters: the same work always has the same id, so that
-    consumers de-duplicate on it. `source_*` name the record of the images topic. Width and height are of the oriented frame.
-    `replay_id` and `silent` are the reference's. `rollout` is the id of the rollout that chose the model, `arm` a `schemas.rollouts.Arm`.
+    `id` is a function of tenant, image id, model digest, parameters, the version of the registry and the replay, if any: the same work
+    always has the same id, so that consumers de-duplicate on it. `source_*` name the record of the images topic. Width and height are of
+    the oriented frame. `replay_id` and `silent` are the reference's. `rollout` is the id of the rollout that chose the model, `arm` a
+    `schemas.rollouts.Arm`.
     """
 
     id: str

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,30 @@ def test_what_is_not_the_file_that_was_added_is_refused_and_not_kept(
     with pytest.raises(RejectedError):
         cache.fetch(ModelVersion(name="m", version="1", files=(file,)))
     assert list((tmp_path / "cache").glob("*/*")) == []
+
+
+def test_files_come_from_web_servers(cache: ModelCache, files: list[Path]) -> None:
+    handler = partial(QuietHandler, directory=str(files[0].parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        there = replace(ref(files[0]), uri=f"http://127.0.0.1:{server.server_port}/m%20n.xml")
+        gone = replace(there, uri=f"http://127.0.0.1:{server.server_port}/gone.xml", sha256="0" * 64)
+        try:
+            path = cache.fetch(ModelVersion(name="m", version="1", files=(there,)))
+            with pytest.raises(RejectedError, match=r"gone\.xml not found"):
+                cache.fetch(ModelVersion(name="m", version="2", files=(gone,)))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert path.name == "m n.xml"
+    assert path.read_bytes() == files[0].read_bytes()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Says nothing on stderr."""
+
+    def log_message(self, *_: object) -> None: ...
 
 
 def test_a_store_that_does_not_answer_is_tried_again_later(cache: ModelCache) -> None:
