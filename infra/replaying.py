@@ -87,7 +87,8 @@ def begin(settings: Settings, manifest: ReplayManifest, course: Course) -> Repor
             raise ConfigurationError(f"there is a replay {manifest.id!r}: resume it, or give another --id")
         book.enter(manifest, publisher)
         first = ReplayProgress(id=manifest.id, marks=manifest.marks, turn=1)
-        return _take_turn(settings, publisher, manifest, first, course)
+        outcome = _take_turn(settings, publisher, manifest, first, course)
+    return _concluded(settings, manifest, outcome, course)
 
 
 def go_on(settings: Settings, replay_id: str, course: Course) -> Report:
@@ -95,11 +96,14 @@ def go_on(settings: Settings, replay_id: str, course: Course) -> Report:
     book = open_book(settings)
     with book.held(replay_id), open_publisher(settings) as publisher:
         entry = book.get(replay_id)
-        if entry.progress is not None and entry.progress.state is ReplayState.COMPLETED:
-            return _look_back(settings, entry.manifest, entry.progress, course)
-        book.enter(entry.manifest, publisher)  # its process may have died between the two
-        last = entry.progress or ReplayProgress(id=replay_id, marks=entry.manifest.marks)
-        return _take_turn(settings, publisher, entry.manifest, replace(last, turn=last.turn + 1), course)
+        manifest, last = entry.manifest, entry.progress
+        if last is not None and last.state is ReplayState.COMPLETED:
+            outcome = Outcome(last, 0, 0, Ledger(manifest, last).differences())
+        else:
+            book.enter(manifest, publisher)  # its process may have died between the two
+            last = last or ReplayProgress(id=replay_id, marks=manifest.marks)
+            outcome = _take_turn(settings, publisher, manifest, replace(last, turn=last.turn + 1), course)
+    return _concluded(settings, manifest, outcome, course)
 
 
 def ask_to_stop(settings: Settings, replay_id: str) -> None:
@@ -115,7 +119,7 @@ def ask_to_stop(settings: Settings, replay_id: str) -> None:
 
 def _take_turn(
     settings: Settings, publisher: Publisher, manifest: ReplayManifest, last: ReplayProgress, course: Course
-) -> Report:
+) -> Outcome:
     """Announce the turn, find out what was sent before it, and send the rest."""
     connection, topics, policy = settings.connection, settings.topics, settings.replay
     mine = replace(last, state=ReplayState.RUNNING, runner=_me(), at=datetime.now(UTC))
@@ -138,28 +142,19 @@ def _take_turn(
         )
         pace = stack.enter_context(_pace(settings, publisher.codec, course, stop))
         with bar("replayed", manifest.references, mine.sent) as moved:
-            outcome = replay.run(source, pace, stop, moved)
-        if outcome.progress.state is not ReplayState.COMPLETED or course.patience is None:
-            return Report(manifest=manifest, outcome=outcome)
-        return _wait(settings, source, manifest, outcome, course.patience)
+            return replay.run(source, pace, stop, moved)
 
 
-def _look_back(settings: Settings, manifest: ReplayManifest, progress: ReplayProgress, course: Course) -> Report:
-    """A replay that has nothing left to send: what it did, and what became of it."""
-    outcome = Outcome(progress, 0, 0, Ledger(manifest, progress).differences())
-    if course.patience is None:
+def _concluded(settings: Settings, manifest: ReplayManifest, outcome: Outcome, course: Course) -> Report:
+    """What a turn did and, where that is waited for, what became of the images."""
+    if outcome.progress.state is not ReplayState.COMPLETED or course.patience is None:
         return Report(manifest=manifest, outcome=outcome)
-    with Source(settings.connection, open_codec(settings), manifest.topic) as source:
-        return _wait(settings, source, manifest, outcome, course.patience)
-
-
-def _wait(
-    settings: Settings, source: Source, manifest: ReplayManifest, outcome: Outcome, patience: timedelta
-) -> Report:
-    outcomes = ReplayOutcomes(settings.connection, open_codec(settings), settings.topics, manifest)
-    waiting = images_of(source, manifest)
+    codec = open_codec(settings)
+    with Source(settings.connection, codec, manifest.topic) as source:
+        waiting = images_of(source, manifest)
+    outcomes = ReplayOutcomes(settings.connection, codec, settings.topics, manifest)
     with bar("results", len(waiting)) as watch:
-        tally = outcomes.wait(waiting, patience.total_seconds(), watch)
+        tally = outcomes.wait(waiting, course.patience.total_seconds(), watch)
     missing = tuple(sorted(image_id for _, image_id in waiting))
     return Report(manifest=manifest, outcome=outcome, tally=tally, missing=missing)
 
