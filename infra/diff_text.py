@@ -54,8 +54,8 @@ def _rest(report: "DiffReport") -> Iterator[str]:
         yield table(("reclassified", "objects"), rows)
     if report.accuracy is not None:
         sides = zip("AB", report.accuracy, strict=True)
-        rows = [(name, str(of.images), f"{of.map50:.4f}", f"{of.map50_95:.4f}") for name, of in sides]
-        yield table(("against the truth", "images", "mAP50", "mAP50-95"), rows)
+        scores = [(name, str(of.images), f"{of.map50:.4f}", f"{of.map50_95:.4f}") for name, of in sides]
+        yield table(("against the truth", "images", "mAP50", "mAP50-95"), scores)
     if report.worst:
         images = [(pair.image_id, f"{pair.badness:.2f}") for pair in report.worst[:_MOST_IMAGES]]
         yield table(("differs most", "by"), images)
