@@ -4,6 +4,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
@@ -16,7 +17,9 @@ from schemas.codec import Codec
 from schemas.connection import KafkaConnection
 from schemas.drift import DriftAlert, DriftBaseline
 from schemas.errors import ConfigurationError
+from schemas.models import ModelVersion
 from schemas.records import DeadLetter, ImageRef
+from schemas.rollouts import Rollout, Verdict
 from schemas.topics import Topics
 from streams.awaiting import Outcomes
 from streams.dead_letters import DeadLetters, Filter
@@ -24,6 +27,8 @@ from streams.drift_alerts import DriftAlerts
 from streams.drift_reading import ResultReader
 from streams.drift_reference import publish_baseline
 from streams.fold import Follower, Latest, read_to_end
+from streams.judge_log import JudgeLog
+from streams.rollout_ledger import Change, Known, RolloutLedger
 from tests.support.deliveries import eventually
 from tests.support.kafka import create_topics, delete_topics, read_topic
 from tests.support.security import SecureKafka
@@ -253,3 +258,27 @@ def test_who_watches_drift_needs_no_more_than_its_acls(
     assert DriftAlerts(connection, codec, secure_topics.drift, group).write([alert]) == [alert]
     with pytest.raises(ConfigurationError, match="may not write alerts"):
         DriftAlerts(secure_kafka.scram("stranger"), codec, secure_topics.drift, group).write([alert])
+
+
+def test_who_judges_rollouts_needs_no_more_than_its_acls(
+    secure_kafka: SecureKafka, secure_topics: Topics, codec: Codec
+) -> None:
+    group = f"{secure_topics.prefix}judge"
+    secure_kafka.allow(acls(Role.JUDGE, "redriver", secure_topics, secure_topics.prefix))
+    connection = secure_kafka.scram("redriver")
+    ledger = RolloutLedger(connection, codec, secure_topics, group)
+    versions, rollout = (ModelVersion(name="m", version="1"),), Rollout(id="r", name="m")
+    ledger.change(lambda _: Change(rollout, versions, Verdict(rollout_id="r", name="m")))
+    assert ledger.read() == Known({"m": rollout}, {"m@1": versions[0]})
+    assert [verdict.rollout_id for verdict in ledger.verdicts()] == ["r"]
+    with JudgeLog(connection, secure_topics, group) as records:
+        records.read_from(records.partitions(), datetime.now(UTC))
+        left = set(records.partitions())
+
+        def read_on() -> bool:
+            left.difference_update(each.partition for each in records.stretches(10, 1.0) if each.at_end)
+            return not left
+
+        eventually(read_on, "every end is reached", 60)
+    with pytest.raises(ConfigurationError, match="may not change rollouts"):
+        RolloutLedger(secure_kafka.scram("stranger"), codec, secure_topics, group).change(lambda _: Change(rollout))
