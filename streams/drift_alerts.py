@@ -81,17 +81,14 @@ class DriftAlerts:
                 "error_cb": lambda error: log.debug("drift: %s", error.str()),
             }
         )
-        try:
-            producer.init_transactions(_REQUEST_S)
-            fresh = self._not_said(alerts)
-            if fresh:
-                producer.begin_transaction()
-                for alert in fresh:
-                    producer.produce(self._topic, self._codec.encode(alert), alert.tenant.encode())
-                producer.commit_transaction(_REQUEST_S)
-        finally:
-            producer.purge()
-            producer.close()
+        producer.init_transactions(_REQUEST_S)
+        fresh = self._not_said(alerts)
+        if fresh:
+            producer.begin_transaction()
+            for alert in fresh:
+                producer.produce(self._topic, self._codec.encode(alert), alert.tenant.encode())
+            producer.commit_transaction(_REQUEST_S)
+        producer.close()  # not after a failure: it would try to abort, which one that was overtaken cannot
         return fresh
 
     def _not_said(self, alerts: Sequence[DriftAlert]) -> list[DriftAlert]:
