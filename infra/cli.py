@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "schemas": ("schemas", "Register the Avro schemas, or check them against a registry."),
     "dead-letters": ("dead_letters", "List, show or redrive records that failed."),
     "data": ("data", "Make, import, check, split or augment pictures to train on."),
-    "models": ("models", "Export a model; check that every backend finds the same boxes."),
+    "models": ("models", "Keep versions of models for workers; export; check that every backend finds the same."),
     "rollout": ("rollout", "Share a model's images between two versions; let a judge decide."),
     "train": ("train", "Train a detector by a recipe; go on with a run."),
     "evaluate": ("evaluate", "Measure a model on images with ground truth."),

@@ -22,7 +22,7 @@ _SHOWN = 10
 
 @click.group("models")
 def command() -> None:
-    """Export a model; check that every backend finds the same boxes; keep versions of models for workers."""
+    """Keep versions of models for workers; export a model; check that every backend finds the same boxes."""
 
 
 for _part in (registry.add, registry.list_, registry.show, registry.promote, registry.retire, registry.verify):
