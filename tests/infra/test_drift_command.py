@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from infra.commands.drift import command
 from infra.drift import drift_parts, read_alerts, watch_once
@@ -29,6 +33,7 @@ from schemas.records import EPOCH, DetectionResult
 from schemas.topics import Topics
 from streams.drift_alerts import DriftAlerts
 from streams.drift_memory import DriftMemory, Noted
+from streams.drift_reading import ResultReader
 from tests.support.deliveries import eventually
 from tests.support.drift import NOON, Camera, Scene, batch_of
 
@@ -135,6 +140,28 @@ def test_two_watchers_at_the_same_moment_say_each_alert_once(
 
     eventually(lambda: len(read()) >= len(alerts), "all can be read", 60)
     assert Counter(read()) == dict.fromkeys((alert.id for alert in alerts), 1)
+
+
+def test_results_that_were_deleted_before_they_were_read_are_said_and_the_others_read_once(
+    connection: KafkaConnection, publisher: Publisher, topics: Topics, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(publisher, hour_of(0))
+    with ResultReader(connection, publisher.codec, topics.detections, f"{topics.prefix}drift") as reader:
+        ends = reader.ends()
+        places = {TopicPartition(topics.detections, index, end // 2): end for index, end in ends.items() if end}
+        admin = AdminClient(connection.librdkafka())  # as long as it lives it answers
+        for future in admin.delete_records(list(places)).values():
+            future.result(60)
+        reader.begin(dict.fromkeys(ends, 0))
+        rows, ended, stop = 0, set[int](), threading.Event()
+        deadline = time.monotonic() + 60
+        while ended != ends.keys() and time.monotonic() < deadline:
+            stretch = reader.read(50, 1.0, stop)
+            rows += sum(run.batch.num_rows for run in stretch.runs)
+            ended |= stretch.ended
+    assert rows == sum(end - end // 2 for end in ends.values())
+    assert reader.positions == ends
+    assert "were deleted before they were read" in caplog.text
 
 
 def test_a_baseline_comes_out_of_parquet_files_too_and_is_only_shown(tmp_path: Path) -> None:
