@@ -50,7 +50,8 @@ def test_it_sees_how_long_people_wait_and_what_waits(
         consumer.close()
     with Online(connection, codec, topics, group, ReplayPolicy(), NOW.timestamp) as online:
         seen = online.look() or Sight(0, 0)
-        assert (seen.online_lag, seen.bulk_lag, seen.p95_ms) == (2, 1, pytest.approx(100))
+        assert (seen.online_lag, seen.bulk_lag) == (2, 1)
+        assert seen.p95_ms == pytest.approx(100)
         for at in range(200, 300):
             publisher.put(topics.detections, f"{at}", result(at, 400)).result(30)
         eventually(lambda: (online.look() or Sight(0, 0)).p95_ms == pytest.approx(400), "the new ones are seen", 60)
