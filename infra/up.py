@@ -11,6 +11,7 @@ from infra.broker.local import LocalKafka
 from infra.connections import check_connection
 from infra.demo import fresh_lake, on_embedded
 from infra.gateway import open_gateway
+from infra.judging import JUDGE, judging
 from infra.runtime import run_together
 from infra.server import build, serving
 from infra.settings import Settings
@@ -58,6 +59,8 @@ async def run_everything(
         async with open_gateway(settings, publisher, health) as gateway:
             # In the order in which they end: what the worker still writes, the sinks and the gateway still carry on.
             parts = services.working_parts(settings, publisher, detector, health)
+            if settings.models.default:
+                parts[JUDGE] = judging(settings, health)
             parts |= {
                 "parquet": services.parquet(settings, publisher, health, _CATCH_UP_S),
                 "projection": projection(settings, health, _CATCH_UP_S),
