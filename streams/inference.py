@@ -23,9 +23,8 @@ def infer_share(share: Share) -> dict[int, Exception]:
     detector, most = share.loaded.detector, share.loaded.detector.max_batch
     began = time.perf_counter()
     boxes, bad = _detect(detector, share.images[:most], share.parameters[:most], 0)
-    for first in range(
-        most, len(share), most
-    ):  # a batch is made for the worker's first model; another one may take less
+    # A batch is made for what the default model takes; another one may take less at a time.
+    for first in range(most, len(share), most):
         part = slice(first, first + most)
         more, worse = _detect(detector, share.images[part], share.parameters[part], first)
         boxes, bad = Boxes.concatenate([boxes, more]), bad | worse
