@@ -1,4 +1,7 @@
-"""Photographs replayed on a real Kafka by a process that is killed twice: each reference is sent once, and each image has its outcome."""
+"""Photographs replayed through two versions on a real Kafka, once by a process that is killed twice.
+
+Each reference is sent once, each image has its outcome, and what `diff` says of both replays is what the two versions say without Kafka.
+"""
 
 import json
 import os
@@ -10,31 +13,45 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient, NewTopic
 from PIL import Image
 
+from detectors.evaluation_run import predict
+from detectors.policy import ImagePolicy
+from detectors.registry import open_detector
+from detectors.spec import ModelSpec
 from infra.cli import group as cli
 from producers.publisher import Publisher
 from schemas.codec import Codec
 from schemas.connection import KafkaConnection
-from schemas.records import DetectionResult, ImageRef, Lane
+from schemas.records import DetectionResult, DetectParameters, ImageRef, Lane
 from schemas.replays import ReplayManifest, ReplayProgress, ReplayState
 from schemas.topics import Topics
+from sinks.diff_core import Seen
+from sinks.diff_report import DiffJob, make_report
+from sinks.diff_side import Side
 from streams.replay import FAILPOINTS
 from streams.replay_lane import REPLAY_OF
 from tests.e2e.conftest import MakeWorker
 from tests.support.data import ROOT, shared_dir
 from tests.support.kafka import read_topic
+from tests.support.models import yolo_onnx
 from tests.support.pipeline import pictures
+
+__all__ = ["yolo_onnx"]
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kill, pytest.mark.timeout(600)]
 
 PHOTOGRAPHS, TIMES, GONE = 80, 50, 2
-ID = "last-summer"
-MODEL = "fake@1"
+ID, AGAIN = "last-summer", "last-summer-again"
+MODEL, SURER = "yolo@1", "yolo@2"
+CONFIDENCE = {MODEL: 0.25, SURER: 0.5}
+"""Two versions of one network, by how sure each has to be."""
 
 
 @pytest.fixture
@@ -83,20 +100,39 @@ def put(publisher: Publisher, connection: KafkaConnection, topic: str, refs: Seq
     assert not problems
 
 
+def seen_directly(model: Path, photographs: Sequence[Path], version: str) -> Side:
+    """What a version finds in each photograph, without a log."""
+    detector = open_detector(ModelSpec(path=str(model), precision="f32", confidence=CONFIDENCE[version]))
+    found = predict(detector, dict(enumerate(photographs)), ImagePolicy(), DetectParameters())
+    labels = np.array(detector.model.labels)[found.boxes.class_ids]
+    detector.close()
+    assert found.image_ids == tuple(range(len(photographs)))
+    return Side(
+        text=version,
+        rows={("default", path.stem): row for row, path in enumerate(photographs)},
+        uris=[path.as_uri() for path in photographs],
+        ids=[path.stem for path in photographs],
+        sizes=np.ones((len(photographs), 2), np.int64),
+        offsets=found.boxes.offsets.astype(np.int64),
+        boxes=Seen(found.boxes.xyxy, found.boxes.scores, labels),
+        versions=(version,),
+        superseded=0,
+    )
+
+
 def test_killed_twice_each_reference_is_sent_once_and_each_image_has_its_outcome(  # noqa: PLR0917 - fixtures
     connection: KafkaConnection,
     topics: Topics,
     publisher: Publisher,
     codec: Codec,
     photographs: list[Path],
+    yolo_onnx: Path,
     make_worker: MakeWorker,
     tmp_path: Path,
     chance: Random,
 ) -> None:
     refs, source = history(photographs), f"{topics.prefix}history"
     put(publisher, connection, source, refs)
-    worker = make_worker(IMAGES_ROOTS=str(photographs[0].parent), MODEL_VERSION="1")
-    worker.start()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("SIGHTSTREAM_")},
         "SIGHTSTREAM_KAFKA_BOOTSTRAP": connection.bootstrap,
@@ -116,11 +152,24 @@ def test_killed_twice_each_reference_is_sent_once_and_each_image_has_its_outcome
         assert done.returncode == -signal.SIGKILL, done.stderr
 
     def run(*arguments: str) -> dict[str, object]:
-        done = CliRunner().invoke(cli, ["replay", *arguments], env=environment)
-        assert done.exit_code == 0, done.output
-        said: dict[str, object] = json.loads(done.stdout)
+        said: dict[str, object] = json.loads(command("replay", *arguments))
         return said
 
+    def command(*arguments: str) -> str:
+        done = CliRunner().invoke(cli, arguments, env=environment)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    added = ("models", "add", str(yolo_onnx), "--precision", "f32", "--confidence")
+    command(*added, str(CONFIDENCE[MODEL]), "--stable")
+    command(*added, str(CONFIDENCE[SURER]))
+    worker = make_worker(
+        IMAGES_ROOTS=str(photographs[0].parent),
+        MODELS_DEFAULT="yolo",
+        MODELS_REHEARSE="false",
+        STATE_DIR=str(tmp_path / "worker"),
+    )
+    worker.start()
     what = ("--topic", source, "--model", MODEL, "--id", ID, "--rate", "3000")
     planned = run(*what, "--dry-run", "--json")
     killed(*what)
@@ -143,7 +192,28 @@ def test_killed_twice_each_reference_is_sent_once_and_each_image_has_its_outcome
     assert {(one.replay_id, one.silent, f"{one.model_name}@{one.model_version}") for one in results} == {
         (ID, True, MODEL)
     }
+    run("--topic", source, "--model", SURER, "--id", AGAIN, "--wait", "--json")
     assert worker.end(signal.SIGTERM) == 0
+
+    first, second = (seen_directly(yolo_onnx, photographs[GONE:], version) for version in (MODEL, SURER))
+    direct = json.loads(json.dumps(make_report(first, second, DiffJob()).figures()))
+    assert direct["total"]["lost"]["count"], "the versions do differ"
+    for sides in ((ID, AGAIN), (MODEL, SURER)):
+        command("diff", *sides, "--json", str(tmp_path / "figures.json"))
+        figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+        assert figures["images"] == TIMES * direct["images"]
+        assert counts(figures) == {name: TIMES * count for name, count in counts(direct).items()}
+
+
+def counts(figures: dict[str, Any]) -> dict[tuple[str, str], int]:
+    """How often each change was, in all and by class."""
+    summaries = {"": figures["total"], **figures["classes"]}
+    return {
+        (label, change): facts["count"]
+        for label, summary in summaries.items()
+        for change, facts in summary.items()
+        if isinstance(facts, dict) and "count" in facts
+    }
 
 
 def check_lane(connection: KafkaConnection, topics: Topics, codec: Codec, refs: Sequence[ImageRef]) -> None:
