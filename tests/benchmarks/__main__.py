@@ -24,6 +24,7 @@ BENCHMARKS = {
     "notifier": "notifier",
     "memory": "memory",
     "takeover": "takeover",
+    "live": "live",
 }
 # The way in over HTTP, on Kafka as well: `make bench-gateway`.
 GATEWAY = {"gateway": "gateway", "gateway-memory": "gateway_memory", "submission": "submission"}
