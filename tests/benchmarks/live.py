@@ -187,8 +187,8 @@ def _section(model: str, seen: Sequence[Seen], phases: Mapping[str, tuple[float,
         title="Online latency while history is replayed and the model is switched",
         how=(
             f"{model}, one worker, {PER_S:g} photographs a second on the online lane, without a cache of results; milliseconds "
-            "from submission to result. The replay yields to the online lane; the switch is `models promote`, with a rehearsal of the new version beside "
-            "the work, until results are of it. Broker, worker and commands share the machine."
+            "from submission to result. The replay yields to the online lane; the switch is `models promote`, with a rehearsal "
+            "of the new version beside the work, until results are of it. Broker, worker and commands share the machine."
         ),
         columns=("", "images", "p50 ms", "p95 ms", "p99 ms", "p95 over before", "p99 over before"),
         rows=[
