@@ -25,6 +25,7 @@ _ASK_S = 5.0
 _REQUEST_S = 2.0
 _PAUSE_S = 1.0
 _LOOK_AGAIN_S = 0.02
+_FOLLOWING_MS, _HURRIED_MS = 500, 20
 _END = KafkaError._PARTITION_EOF  # noqa: SLF001 - a public constant of the client, whatever its name looks like
 
 _Place = tuple[str, int]
@@ -82,6 +83,7 @@ class Follower:
     Records of one partition are folded in their order; between topics there is none. It survives the loss of the brokers. How old the
     knowledge is `age_s` tells: it asks every few seconds where the topics end, so that "nothing new" and "no answer" are not the same.
     A record that cannot be read is logged and skipped. `group` is never joined, but the client asks for its coordinator.
+    `fetch_wait_ms`: how long a broker may hold an answer while there is nothing new, and so how late the end of a topic is known.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Follower:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection, self._codec, self._folds, self._group, self._now = connection, codec, folds, group, now
+        self.fetch_wait_ms = _FOLLOWING_MS
         self._name = ", ".join(sorted(folds))
         self._ends: dict[_Place, int] = {}
         self._position: dict[_Place, int] = {}
@@ -138,7 +141,7 @@ class Follower:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,  # a compacted topic may end in records that are no longer there
-            "fetch.wait.max.ms": 500,
+            "fetch.wait.max.ms": self.fetch_wait_ms,
             "reconnect.backoff.max.ms": 1000,
             "error_cb": lambda error: log.warning("%s: %s", self._name, error.str()),
         }
@@ -207,6 +210,7 @@ class Follower:
 
 def read_to_end(follower: Follower, patience_s: float = 20.0) -> None:
     """Fold what the topics hold now, and no more; for commands. Raises ConfigurationError where that does not succeed in time."""
+    follower.fetch_wait_ms = _HURRIED_MS
     stop = threading.Event()
     thread = threading.Thread(target=follower.run, args=(stop,), name="fold", daemon=True)
     thread.start()
