@@ -55,7 +55,7 @@ model: $(VENV)/.dev ## The shipped detector anew, from nothing but this reposito
 
 # The threshold is chosen on pictures that were neither trained nor tested on.
 PACKAGE_CODES = $(BIN)/sightstream package $(CODES)/run --name codes --out $(CODES)/package --data $(CODES)/data/val \
-	--iou 0.5 --licence Apache-2.0 --about detectors/training/recipes/codes.md
+	--iou 0.5 --threshold-precision 0.95 --licence Apache-2.0 --about detectors/training/recipes/codes.md
 
 lock: $(VENV)/.dev ## Write constraints.txt anew
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --universal --python-version 3.11 \
