@@ -69,7 +69,7 @@ def grants(role: Role, topics: Topics) -> Grants:
             (*lanes, topics.batches, topics.deletions, topics.audit),
             groups=AclOperation.DESCRIBE,
         ),
-        Role.KEEPER: Grants((topics.keys,), (topics.keys,), groups=AclOperation.DESCRIBE),
+        Role.KEEPER: Grants((topics.keys,), (topics.keys, topics.audit), groups=AclOperation.DESCRIBE),
         Role.DRIFT: Grants(
             (topics.detections, topics.drift, topics.drift_baselines),
             (topics.drift, topics.drift_baselines),

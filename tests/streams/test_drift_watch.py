@@ -1,5 +1,6 @@
 """The watcher of drift between a scripted log and alerts in memory: what it notes, and what a restart makes of it."""
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -141,13 +142,14 @@ def test_windows_begin_anew_when_the_baseline_is_replaced(baseline: DriftBaselin
 def test_it_waits_for_a_baseline_and_takes_it_up_when_it_comes(
     baseline: DriftBaseline, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, logger="streams.drift_watch")
     stop, log, baselines = threading.Event(), Log([]), Latest(DriftBaseline)
     waiting = DriftWatch(WatchParts(log, baselines, Said(), DriftMemory(tmp_path, "default")), POLICY, "detections")
     thread = threading.Thread(target=waiting.run, args=(stop,))
     thread.start()
     try:
         eventually(lambda: waiting.complaint() is None, "it is idle, which is not wrong", 60)
-        assert "sightstream drift baseline" in caplog.text
+        eventually(lambda: "sightstream drift baseline" in caplog.text, "it says what it waits for", 60)
         assert log.positions == {}
         baselines.put("default", baseline)
         eventually(lambda: bool(log.positions), "it reads", 60)
