@@ -35,9 +35,9 @@ class DriftBaseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftAlert:
-    """A window of a slice that differs from the reference more than is allowed, or the first that does so no more. Topic `drift`, keyed by
-    `tenant`.
+    """A window of a slice that differs from the reference more than is allowed, or the first that does so no more.
 
+    Topic `drift`, keyed by `tenant`.
     `id` is a function of baseline, slice, statistic, detector and window: whoever reads the same log says the same under the same id.
     `slice`: `key=camera-7`, `attributes.site=berlin`, empty for all of the tenant. `statistic`: what differs (`class_mix`, `score`,
     `box_size`, `box_aspect`, `empty`); `detector`: by which measure (`psi`, `adwin`); it differs where `value` is over `threshold`.
