@@ -1,21 +1,25 @@
 """What the store's tests say happened: records of the log, by hand."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.control import Batch, Deletion, WorkerProgress
 from sinks.base import Extent, Partition
+from sinks.store import SqlResultStore
+from sinks.store_base import ImageQuery
 from sinks.store_fold import Advance, Changes
 from sinks.store_records import NOWHERE, Completion, Detail, Loss, Place, Submission, to_us
 from sinks.store_writes import StoreWriter
+from sinks.stored import StoredImage
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 START_US = to_us(START)
 ONLINE = Partition("images.online", 0)
 OTHER = Partition("detections", 0)
 S = 1_000_000  # microseconds
+ACME = ImageQuery(tenant="acme")
 
 
 def submission(image_id: str = "i1", offset: int = 0, **changes: Any) -> Submission:
@@ -148,3 +152,33 @@ def changes(*records: Any, advances: tuple[Advance, ...] = ()) -> Changes:
     for record in records:
         lists[type(record)].append(record)
     return found
+
+
+@dataclass
+class Clock:
+    """What the store takes the time from."""
+
+    moment: datetime = START
+
+    def us(self) -> int:
+        return to_us(self.moment)
+
+
+async def image(store: SqlResultStore, image_id: str = "i1", model: str | None = None) -> StoredImage:
+    """An image of acme's that is there."""
+    found = await store.image("acme", image_id, model)
+    assert isinstance(found, StoredImage)
+    return found
+
+
+async def ids(store: SqlResultStore, query: ImageQuery = ACME, **changed: Any) -> list[str]:
+    """Ids of all pages."""
+    found: list[str] = []
+    query = replace(query, **changed)
+    while True:
+        page = await store.images(query)
+        assert len(page.items) <= query.limit
+        found += [one.id for one in page.items]
+        if page.next is None:
+            return found
+        query = replace(query, cursor=page.next)

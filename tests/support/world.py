@@ -1,5 +1,7 @@
 """A log in memory, a real result store on SQLite that follows it, and the tail beside it: what the routes out are tested on."""
 
+import asyncio
+import json
 import time
 import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -37,6 +39,7 @@ from sinks.store_policy import StorePolicy
 from sinks.store_schema import migrate
 from sinks.store_writes import StoreWriter
 from sinks.waits import Waits
+from tests.support.contract import check_answer
 
 CODEC = Codec(PackagedSchemas())
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -266,3 +269,16 @@ async def serving(world: World, load: LoadPicture = no_picture, forget: Any = No
     server = TestServer(app)
     async with server, aiohttp.ClientSession() as session:
         yield Caller(session, server, OPEN)
+
+
+async def asked(caller: Caller, path: str, method: str = "GET", **headers: str) -> tuple[int, Any, Any]:
+    """Ask, and check the answer against the OpenAPI document."""
+    status, body, found = await caller.ask(path, method, **headers)
+    raw = b"" if body == b"" else json.dumps(body).encode()
+    check_answer(method, path.partition("?")[0], status, found.get("Content-Type", "").partition(";")[0], raw)
+    return status, body, found
+
+
+async def turn() -> None:
+    """Let other tasks of the loop go on."""
+    await asyncio.sleep(0.05)  # only to let a request reach its wait; nothing is concluded from it
