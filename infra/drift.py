@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.connections import check_connection
-from infra.runtime import Run, run_together, threaded
-from infra.server import build, serving
+from infra.runtime import Run, threaded
+from infra.server import run_alone
 from infra.settings import Settings
-from infra.telemetry import Health, describe_build
+from infra.telemetry import Health
 from infra.wiring import open_codec
 from schemas.drift import DriftAlert, DriftBaseline
 from schemas.errors import ConfigurationError
@@ -43,14 +43,7 @@ class Made:
 
 async def run_drift(settings: Settings, since: datetime | None, http: bool, stop: asyncio.Event) -> None:
     """One watching process; with `http`, its health and metrics at `http.port`."""
-    describe_build(settings.general.git_sha)
-    health = Health()
-    parts = drift_parts(settings, health, since)
-    if not http:
-        await run_together(parts, stop)
-        return
-    async with serving(build(health), settings.http):
-        await run_together(parts, stop, health.stopping)
+    await run_alone(settings, lambda health: drift_parts(settings, health, since), stop, http=http)
 
 
 def drift_parts(settings: Settings, health: Health, since: datetime | None = None) -> dict[str, Run]:

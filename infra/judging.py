@@ -2,10 +2,10 @@
 
 import asyncio
 
-from infra.runtime import Run, run_together, threaded
-from infra.server import build, serving
+from infra.runtime import Run, threaded
+from infra.server import run_alone
 from infra.settings import Settings
-from infra.telemetry import Health, describe_build
+from infra.telemetry import Health
 from infra.wiring import open_codec
 from streams.judge import Judge
 from streams.rollout_ledger import RolloutLedger
@@ -28,11 +28,4 @@ def judging(settings: Settings, health: Health) -> Run:
 
 async def run_judge(settings: Settings, http: bool, stop: asyncio.Event) -> None:
     """One judge process; with `http`, its health and metrics at `http.port`."""
-    describe_build(settings.general.git_sha)
-    health = Health()
-    parts = {JUDGE: judging(settings, health)}
-    if not http:
-        await run_together(parts, stop)
-        return
-    async with serving(build(health), settings.http):
-        await run_together(parts, stop, health.stopping)
+    await run_alone(settings, lambda health: {JUDGE: judging(settings, health)}, stop, http=http)

@@ -1,15 +1,18 @@
 """The HTTP server of a process: health, readiness, metrics, and the routes of whoever has some."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from infra.runtime import Run, run_together
 from infra.sections import HttpSettings
-from infra.telemetry import Health
+from infra.settings import Settings
+from infra.telemetry import Health, describe_build
 from schemas.errors import ConfigurationError
 from sinks.admission import check_bind
 
@@ -59,6 +62,20 @@ async def serving(app: web.Application, http: HttpSettings, *, guarded: bool = F
         yield f"http://{host}:{port}"
     finally:
         await runner.cleanup()
+
+
+async def run_alone(
+    settings: Settings, parts: Callable[[Health], Mapping[str, Run]], stop: asyncio.Event, *, http: bool
+) -> None:
+    """A process of these parts alone; with `http`, its health and metrics at `http.port`."""
+    describe_build(settings.general.git_sha)
+    health = Health()
+    running = parts(health)
+    if not http:
+        await run_together(running, stop)
+        return
+    async with serving(build(health), settings.http):
+        await run_together(running, stop, health.stopping)
 
 
 async def _healthz(request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from detectors.images import ImageLoader
 from infra.gateway import open_gateway
 from infra.hosting import engine
 from infra.runtime import Run, first_of, run_together, threaded
-from infra.server import AddRoutes, build, serving
+from infra.server import AddRoutes, build, run_alone, serving
 from infra.settings import Settings
 from infra.telemetry import Health, describe_build
 from infra.uploads import readable_uploads
@@ -34,14 +34,7 @@ async def run_worker(settings: Settings, publisher: Publisher, detector: Paced |
 
 async def run_parquet(settings: Settings, publisher: Publisher, http: bool, stop: asyncio.Event) -> None:
     """One sink process; with `http`, its health and metrics at `http.port`."""
-    describe_build(settings.general.git_sha)
-    health = Health()
-    parts = {PARQUET: parquet(settings, publisher, health)}
-    if not http:
-        await run_together(parts, stop)
-        return
-    async with serving(build(health), settings.http):
-        await run_together(parts, stop, health.stopping)
+    await run_alone(settings, lambda health: {PARQUET: parquet(settings, publisher, health)}, stop, http=http)
 
 
 async def run_gateway(settings: Settings, publisher: Publisher, stop: asyncio.Event) -> None:

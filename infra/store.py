@@ -6,10 +6,10 @@ import threading
 import time
 from dataclasses import replace
 
-from infra.runtime import Run, run_together, threaded
-from infra.server import build, serving
+from infra.runtime import Run, threaded
+from infra.server import run_alone
 from infra.settings import Settings
-from infra.telemetry import Health, describe_build
+from infra.telemetry import Health
 from infra.wiring import open_codec
 from schemas.errors import BusyError
 from sinks.store import SqlResultStore
@@ -29,14 +29,7 @@ _FILE = "store.db"
 
 async def run_store(settings: Settings, http: bool, stop: asyncio.Event) -> None:
     """One store process; with `http`, its health and metrics at `http.port`."""
-    describe_build(settings.general.git_sha)
-    health = Health()
-    parts = {STAGE: projection(settings, health)}
-    if not http:
-        await run_together(parts, stop)
-        return
-    async with serving(build(health), settings.http):
-        await run_together(parts, stop, health.stopping)
+    await run_alone(settings, lambda health: {STAGE: projection(settings, health)}, stop, http=http)
 
 
 def projection(settings: Settings, health: Health, catch_up_s: float = 0.0) -> Run:

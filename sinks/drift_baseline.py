@@ -3,18 +3,17 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 
 from schemas.drift import DriftBaseline
 from schemas.errors import Reason, RejectedError
+from schemas.moments import to_us
 from sinks.drift_policy import DriftPolicy, check_dimensions
 from sinks.drift_profile import Profile, Slice
 from sinks.drift_tally import Tally, facts_of
-
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +45,7 @@ class BaselineMaker:
     def __init__(self, reference: Reference, policy: DriftPolicy) -> None:
         self._reference, self._policy = reference, policy
         self._tally = Tally(policy.max_slices)
-        self._from, self._to = epoch_us(reference.start), epoch_us(reference.end)
+        self._from, self._to = to_us(reference.start), to_us(reference.end)
         self.images = 0
 
     @property
@@ -99,11 +98,6 @@ def read_profiles(text: str) -> dict[Slice, Profile]:
 def labels_of(profiles: Iterable[Profile]) -> list[str]:
     """The labels that occur."""
     return sorted({label for profile in profiles for label in profile.classes})
-
-
-def epoch_us(moment: datetime) -> int:
-    """Microseconds since the epoch."""
-    return (moment - datetime.fromtimestamp(0, UTC)) // _MICROSECOND
 
 
 def _by_slice(item: tuple[Slice, Profile]) -> Slice:

@@ -4,12 +4,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from schemas.drift import DriftAlert, DriftBaseline, DriftState
+from schemas.moments import from_us
 from sinks.base import ResultRun
 from sinks.drift_adwin import Detect
 from sinks.drift_baseline import read_profiles
@@ -20,7 +21,6 @@ from sinks.drift_profile import Slice
 from sinks.drift_tally import facts_of
 from sinks.drift_windows import Closed, Windows
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _OPEN_WINDOWS = 4  # that a partition may be ahead of the others
 
 
@@ -140,8 +140,8 @@ class DriftMonitor:
                     threshold=finding.threshold,
                     images=closed.profile.images,
                     reference_images=reference.images,
-                    window_start=_moment(closed.start_us),
-                    window_end=_moment(closed.end_us),
+                    window_start=from_us(closed.start_us),
+                    window_end=from_us(closed.end_us),
                     at=at,
                 )
 
@@ -180,7 +180,3 @@ def _alert_id(baseline: DriftBaseline, aspect: Aspect, closed: Closed) -> str:
         closed.end_us,
     ]
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:32]
-
-
-def _moment(epoch_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=epoch_us)

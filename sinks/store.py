@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, func, select
 
 from schemas.errors import SightstreamError
+from schemas.moments import from_us
 from sinks.base import Partition
 from sinks.store_base import PAGE_LIMIT, ImageQuery, ModelSeen, Pace, Page
 from sinks.store_cursor import encode_cursor
@@ -16,7 +17,7 @@ from sinks.store_engine import open_engine, passing_errors
 from sinks.store_policy import StorePolicy
 from sinks.store_pulse import SLOT_US, percentile_ms, slot_of
 from sinks.store_read_rows import as_seen_by, gone_of, image_of, result_of, stored_batch
-from sinks.store_records import from_us, searchable
+from sinks.store_records import searchable
 from sinks.store_schema import check_migrated
 from sinks.store_select import batch_counts, page_of_batch, page_of_images, results_of, whole_images
 from sinks.store_tables import BATCHES, MODELS, POSITIONS, PULSE, TAKEN, TOMBSTONES

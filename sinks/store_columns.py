@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from schemas.moments import to_us
 from schemas.records import DeadLetter, DetectParameters, ImageRef
 from sinks.base import ResultRun
 from sinks.box_columns import box_texts, rounded
@@ -22,7 +23,6 @@ from sinks.store_records import (
     attributes_text,
     clean,
     short,
-    to_us,
 )
 
 _US_PER_MS = 1000

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, and_, insert, literal, not_, or_, select, true, tuple_, update
 
+from schemas.moments import from_us, to_us
 from sinks.deliveries import Attempt, ClaimedDelivery, Delivery, DeliveryState
 from sinks.store_base import PAGE_LIMIT, Page
 from sinks.store_cursor import decode_cursor, encode_cursor
 from sinks.store_engine import open_engine, passing_errors
 from sinks.store_policy import StorePolicy
-from sinks.store_records import clean, from_us, searchable, to_us
+from sinks.store_records import clean, searchable
 from sinks.store_tables import ATTEMPTS, DELIVERIES
 
 Answer = TypeVar("Answer")

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from schemas.control import Batch, Deletion, WorkerProgress
+from schemas.moments import to_us
 from sinks.base import Partition
 from sinks.store_images import ImageRow, Key
-from sinks.store_records import Completion, Loss, Submission, short, to_us
+from sinks.store_records import Completion, Loss, Submission, short
 
 DELETED, EXPIRED = "deleted", "expired"
 

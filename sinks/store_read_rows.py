@@ -6,8 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from schemas.moments import from_us
 from schemas.records import EPOCH, DetectParameters, Lane, Timings
-from sinks.store_records import from_us
 from sinks.stored import Failure, Gone, ImageStatus, StoredBatch, StoredImage, StoredResult
 
 
@@ -27,25 +27,32 @@ def image_of(row: Any) -> StoredImage:
         parameters=_parameters(row.parameters),
         attributes=json.loads(row.attributes),
         submitted_at=from_us(row.submitted_us),
-        result=_result(row) if status is ImageStatus.COMPLETED else None,
+        result=result_of(row, "result_") if status is ImageStatus.COMPLETED else None,
         failure=_failure(row) if status is ImageStatus.FAILED else None,
     )
 
 
-def result_of(row: Any) -> StoredResult:
-    """A row of `sinks.store_select.results_of`."""
+def result_of(row: Any, prefix: str = "") -> StoredResult:
+    """A row of `sinks.store_select.results_of`; or of an image with its newest result, whose columns have a prefix."""
+
+    def of(name: str) -> Any:
+        return getattr(row, prefix + name)
+
     return StoredResult(
-        id=row.id,
+        id=of("id"),
         completed_at=from_us(row.completed_us),
-        model_name=row.model_name,
-        model_version=row.model_version,
-        model_digest=row.model_digest,
-        width=row.width,
-        height=row.height,
+        model_name=of("model_name"),
+        model_version=of("model_version"),
+        model_digest=of("model_digest"),
+        width=of("width"),
+        height=of("height"),
         timings=Timings(
-            wait_ms=row.wait_ms, fetch_ms=row.fetch_ms, decode_ms=row.decode_ms, inference_ms=row.inference_ms
+            wait_ms=of("wait_ms"),
+            fetch_ms=of("fetch_ms"),
+            decode_ms=of("decode_ms"),
+            inference_ms=of("inference_ms"),
         ),
-        detections_json=row.detections,
+        detections_json=of("detections"),
     )
 
 
@@ -80,25 +87,6 @@ def stored_batch(key: tuple[str, str], row: Any | None, counts: Sequence[Any], g
 
 def _first(counts: Sequence[Any]) -> datetime:
     return from_us(min(submitted for _, _, submitted in counts)) if counts else EPOCH
-
-
-def _result(row: Any) -> StoredResult:
-    return StoredResult(
-        id=row.result_id,
-        completed_at=from_us(row.completed_us),
-        model_name=row.result_model_name,
-        model_version=row.result_model_version,
-        model_digest=row.result_model_digest,
-        width=row.result_width,
-        height=row.result_height,
-        timings=Timings(
-            wait_ms=row.result_wait_ms,
-            fetch_ms=row.result_fetch_ms,
-            decode_ms=row.result_decode_ms,
-            inference_ms=row.result_inference_ms,
-        ),
-        detections_json=row.result_detections,
-    )
 
 
 def _failure(row: Any) -> Failure:

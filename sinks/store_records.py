@@ -3,16 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from typing import NamedTuple
-
-from schemas.records import EPOCH
 
 NOT_REDRIVEN = NO_PLACE = -1
 _LONGEST = {"tenant": 128, "id": 512, "key": 512, "batch_id": 512}
 _LONGEST_SHORT = 200  # characters, of up to four bytes
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class Detail(IntEnum):
@@ -128,13 +124,3 @@ def short(text: str) -> str:
 def attributes_text(pairs: Sequence[tuple[str, str]] | Mapping[str, str]) -> str:
     """Attributes as JSON."""
     return json.dumps(dict(pairs), separators=(",", ":")) if pairs else "{}"
-
-
-def to_us(moment: datetime) -> int:
-    """Microseconds since the epoch, exactly."""
-    return (moment - EPOCH) // _MICROSECOND
-
-
-def from_us(moment_us: int) -> datetime:
-    """The moment, in UTC."""
-    return (EPOCH + timedelta(microseconds=moment_us)).astimezone(UTC)

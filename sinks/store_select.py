@@ -5,10 +5,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Label, Select, and_, case, exists, func, literal, or_, select, tuple_, union_all
 
+from schemas.moments import to_us
 from sinks.store_base import ImageQuery
 from sinks.store_cursor import decode_cursor
 from sinks.store_images import State
-from sinks.store_records import Detail, searchable, short, to_us
+from sinks.store_records import Detail, searchable, short
 from sinks.store_tables import IMAGES, LABELS, RESULTS, TAKEN
 from sinks.stored import ImageStatus
 

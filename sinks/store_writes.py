@@ -11,6 +11,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from schemas.control import Batch, WorkerProgress
 from schemas.errors import SightstreamError
+from schemas.moments import to_us
 from sinks.base import Extent, Partition
 from sinks.deliveries import DeliveryState, receiver_of
 from sinks.store_bulk import insert as insert_or
@@ -21,7 +22,7 @@ from sinks.store_images import ImageRow, Key, State
 from sinks.store_policy import StorePolicy
 from sinks.store_positions import advance, open_position
 from sinks.store_pulse import KEPT_US, latency_class, slot_of
-from sinks.store_records import Completion, attributes_text, clean, to_us
+from sinks.store_records import Completion, attributes_text, clean
 from sinks.store_tables import (
     BATCHES,
     DELIVERIES,

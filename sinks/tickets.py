@@ -15,11 +15,11 @@ from sqlalchemy import Connection, delete, insert
 
 from schemas.errors import BusyError
 from schemas.identity import REQUEST_KEY, Principal, Scope
+from schemas.moments import from_us, to_us
 from schemas.problems import ProblemError
 from sinks.results_view import time_text
 from sinks.store_engine import open_engine, passing_errors
 from sinks.store_policy import StorePolicy
-from sinks.store_records import from_us, to_us
 from sinks.store_tables import TICKETS
 
 Answer = TypeVar("Answer")

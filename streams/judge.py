@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from schemas.arms import candidate_share
 from schemas.errors import BusyError, ConfigurationError, FatalError
 from schemas.models import ModelStatus
+from schemas.moments import to_us
 from schemas.rollouts import Decision, Rollout, Verdict
 from sinks.base import Partition
 from streams import judge_metrics as metrics
@@ -18,7 +19,7 @@ from streams.judge_log import JudgeLog, Stretch
 from streams.judge_policy import JudgePolicy
 from streams.judge_records import JudgeReader
 from streams.judge_rules import judge, refusals_of
-from streams.judge_windows import Windows, micros
+from streams.judge_windows import Windows
 from streams.rollout_ledger import Change, Known, RolloutLedger
 from streams.rollouts import settled
 
@@ -129,7 +130,7 @@ class Judge:
             is_letters = stretch.partition.topic == self._ledger.topics.dead_letters
             taken = (self._reader.letters if is_letters else self._reader.results)(stretch.values)
             # A worker whose clock is far ahead must not end windows that others are still filling.
-            horizon_us = micros(self._now()) + self._lateness_us
+            horizon_us = to_us(self._now()) + self._lateness_us
             self._clock.read(stretch.partition, min(taken.newest_us, horizon_us))
             for key, outcome in taken.outcomes:
                 if outcome.at_us > horizon_us:
@@ -141,7 +142,7 @@ class Judge:
 
     def _is_over(self, windows: Windows) -> bool:
         end = windows.next_end
-        return end is not None and self._clock.has_passed(micros(end))
+        return end is not None and self._clock.has_passed(to_us(end))
 
     def _judge(self, windows: Windows) -> bool:
         """Judge the next window, unless another judge has. Whether the rollout is live after that."""

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 from schemas.arms import choose, is_shadowed
 from schemas.codec import Codec
 from schemas.errors import Reason, RejectedError
+from schemas.moments import to_us
 from schemas.records import DeadLetter, DetectionResult, ImageRef, Lane
 from schemas.rollouts import Arm, Rollout
 from sinks.diff_core import Seen
-from streams.judge_windows import Outcome, micros
+from streams.judge_windows import Outcome
 
 # What no other model would have done better: such failures say nothing about an arm.
 _BEFORE_ANY_MODEL = frozenset({"decode", "fetch"})
@@ -50,7 +51,7 @@ class JudgeReader:
     def letters(self, values: Sequence[bytes | None]) -> Taken:
         """Outcomes of records of `dead-letters`: failures for which a model is to blame."""
         letters = [letter for value in values if (letter := self._letter(value))]
-        newest_us = max((micros(letter.failed_at) for letter in letters), default=0)
+        newest_us = max((to_us(letter.failed_at) for letter in letters), default=0)
         blamed = [letter for letter in letters if _is_models(letter)]
         return Taken(newest_us, [failure for letter in blamed for failure in self._failures(letter)])
 
@@ -64,7 +65,7 @@ class JudgeReader:
             if rollout.name == asked:
                 arm = choose(rollout, ref.ordering_key).arm
                 place = f"{letter.source_topic}/{letter.source_partition}/{letter.source_offset}"
-                at_us, image = micros(letter.failed_at), (ref.tenant, ref.id)
+                at_us, image = to_us(letter.failed_at), (ref.tenant, ref.id)
                 yield rollout.id, Outcome(arm=arm, id=place, image=image, at_us=at_us, failed=True)
 
     def _letter(self, value: bytes | None) -> DeadLetter | None:

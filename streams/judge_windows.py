@@ -4,9 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
+from schemas.moments import from_us, to_us
 from schemas.rollouts import Arm, ArmFigures, Rollout, RolloutKind
 from sinks.diff_core import Seen, compare
 from streams.judge_policy import JudgePolicy
@@ -15,8 +16,6 @@ Key = TypeVar("Key")
 Remembered = TypeVar("Remembered")
 
 _STEP = math.log(1.02)  # latencies are counted in classes that are 2 % wide
-_MICROSECOND = timedelta(microseconds=1)
-_EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +102,7 @@ class Windows:
 
     def __init__(self, rollout: Rollout, policy: JudgePolicy) -> None:
         self.rollout = rollout
-        self._policy, self._since_us = policy, micros(rollout.window_start)
+        self._policy, self._since_us = policy, to_us(rollout.window_start)
         self._step_us = round(rollout.guard.window_s * 1e6)
         self._cells: dict[int, _Cell] = {}
         self._halves: dict[tuple[str, str], Outcome] = {}
@@ -112,9 +111,9 @@ class Windows:
     @property
     def next_end(self) -> datetime | None:
         """When the window ends that is to be looked at next: the first of those left in which anything happened, None where nothing did."""
-        looked_at = micros(self.rollout.judged_until) // self._step_us
+        looked_at = to_us(self.rollout.judged_until) // self._step_us
         index = min((index for index in self._cells if index >= looked_at), default=None)
-        return None if index is None else moment((index + 1) * self._step_us)
+        return None if index is None else from_us((index + 1) * self._step_us)
 
     def take(self, outcome: Outcome) -> bool:
         """Count an outcome, of copies only one. One of a window that is done with is good as half of a pair alone.
@@ -126,7 +125,7 @@ class Windows:
         other = self._other_half(outcome) if outcome.seen is not None else None
         if other is not None:
             self._compare(outcome, other)
-        if outcome.at_us < micros(self.rollout.window_start):
+        if outcome.at_us < to_us(self.rollout.window_start):
             return outcome.at_us < self._since_us
         self._cell(outcome.at_us).arms[outcome.arm].count(outcome)
         return True
@@ -150,14 +149,14 @@ class Windows:
     def follow(self, rollout: Rollout) -> None:
         """Go on with what became of the rollout: windows before its `window_start` are done with."""
         self.rollout = rollout
-        first = micros(rollout.window_start) // self._step_us
+        first = to_us(rollout.window_start) // self._step_us
         self._cells = {index: cell for index, cell in self._cells.items() if index >= first}
 
     def _cell(self, at_us: int) -> _Cell:
         return self._cells.setdefault(at_us // self._step_us, _Cell())
 
     def _between(self, start: datetime, end: datetime) -> Iterator[_Cell]:
-        first, last = micros(start) // self._step_us, micros(end) // self._step_us
+        first, last = to_us(start) // self._step_us, to_us(end) // self._step_us
         return (cell for index, cell in sorted(self._cells.items()) if first <= index < last)
 
     def _is_known(self, outcome: Outcome) -> bool:
@@ -177,7 +176,7 @@ class Windows:
 
     def _compare(self, one: Outcome, other: Outcome) -> None:
         at_us = max(one.at_us, other.at_us)
-        if at_us < micros(self.rollout.window_start) or one.seen is None or other.seen is None:
+        if at_us < to_us(self.rollout.window_start) or one.seen is None or other.seen is None:
             return
         diff = compare(one.seen, other.seen)
         cell = self._cell(at_us)
@@ -201,13 +200,3 @@ def _percentile(classes: Counter[int], share: float) -> float:
         if left <= 0:
             return math.exp((index + 1) * _STEP)
     return 0.0
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since the epoch."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def moment(at_us: int) -> datetime:
-    """The moment so many microseconds after the epoch."""
-    return _EPOCH + at_us * _MICROSECOND

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -43,9 +42,9 @@ class Online:
     ) -> None:
         self._codec, self._topics, self._policy, self._now = codec, topics, policy, now
         self._consumer = Consumer({**connection.librdkafka(), "group.id": group, **_SETTINGS})
-        self._latencies: deque[tuple[float, float]] = (
-            deque()
-        )  # when it was done (epoch seconds), and how long it took (ms)
+        # When each was done (epoch seconds), and how long it took (ms).
+        self._latencies: list[tuple[float, float]] = []
+        self._group, self._complained = group, False
         self._reading = False
 
     def __enter__(self) -> Self:
@@ -62,7 +61,8 @@ class Online:
             if not self._reading:
                 self._begin()
             self._read()
-            return Sight(self._lag(Lane.ONLINE), self._lag(Lane.BULK), self._p95_ms())
+            (online_lag, _), (bulk_lag, bulk_done) = self._lane(Lane.ONLINE), self._lane(Lane.BULK)
+            return Sight(online_lag, bulk_lag, self._p95_ms(), bulk_done)
         except (KafkaException, SightstreamError) as error:
             log.warning("replay: cannot see how the online lane does, and waits: %s", error)
             return None
@@ -85,9 +85,9 @@ class Online:
         for _ in range(_ROUNDS):
             if not self._take(self._consumer.consume(_AT_ONCE, timeout=0.0)):
                 break
+        # All of them are looked at: partitions come one after the other, and not by time.
         oldest = self._now() - self._policy.window_s
-        while self._latencies and self._latencies[0][0] < oldest:
-            self._latencies.popleft()
+        self._latencies = [one for one in self._latencies if one[0] >= oldest]
 
     def _take(self, messages: Sequence[Message]) -> Sequence[Message]:
         good = [message for message in messages if message.error() is None]
@@ -104,12 +104,17 @@ class Online:
             return None
         return float(np.percentile([latency for _, latency in self._latencies], 95))
 
-    def _lag(self, lane: Lane) -> int:
-        """Records that no worker has finished. A group that never committed has all of them before it."""
+    def _lane(self, lane: Lane) -> tuple[int, int]:
+        """Records that no worker has finished, and those that are. A group that never committed has all of them before it."""
         topic = self._topics.lane(lane)
         ends = end_offsets(self._consumer, topic)
         committed = self._consumer.committed([TopicPartition(topic, partition) for partition in ends], _REQUEST_S)
-        return sum(max(0, ends[place.partition] - max(0, place.offset)) for place in committed)
+        unknown = any(ends.values()) and all(place.offset < 0 for place in committed)
+        if unknown and lane is Lane.ONLINE and not self._complained:  # the bulk lane may well be new
+            self._complained = True
+            log.warning("replay: the group %s has worked off nothing of %s: is it the workers'?", self._group, topic)
+        done = [(ends[place.partition], max(0, place.offset)) for place in committed]
+        return sum(max(0, end - offset) for end, offset in done), sum(offset for _, offset in done)
 
 
 _SETTINGS = {

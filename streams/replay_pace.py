@@ -11,16 +11,22 @@ from streams.replay_policy import ReplayPolicy
 _LOOK_EVERY_S = 1.0
 _PAUSE_S = 0.1
 _RAISE, _LOWER = 1.2, 0.5
+_LEARN = 0.3  # of what the last second says about the workers' pace
+_FASTER = 2.0  # times that pace is the fastest that is tried
 _AHEAD = 8  # references that may always wait on the bulk lane, or there would be none for the workers
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What is seen of the lanes: records that wait, and the p95 of the online lane (ms) in the window; None: too few images."""
+    """What is seen of the lanes: records that wait, and the p95 of the online lane (ms) in the window; None: too few images.
+
+    `bulk_done`: records of the bulk lane that are worked off, counted from wherever; 0 while that is not known.
+    """
 
     online_lag: int
     bulk_lag: int
     p95_ms: float | None = None
+    bulk_done: int = 0
 
 
 class Governor:
@@ -28,7 +34,8 @@ class Governor:
 
     The p95 without the replay is measured while the bulk lane is empty, at first and every `measure_every_s`. The rate is halved where
     the p95 has grown by more than `hurt`, and after that has half a window to show its effect; it rises by a fifth where the p95 has
-    grown by less than half of that, and stays in between. Without online images only the lag of the lane counts.
+    grown by less than half of that, and stays in between. Without online images only the lag of the lane counts. What waits on the bulk
+    lane is bounded by what the workers are seen to get done, or a backlog would hurt long after the rate was lowered.
     """
 
     def __init__(self, policy: ReplayPolicy, most: float | None = None) -> None:
@@ -38,6 +45,8 @@ class Governor:
         self._measured_at = float("-inf")
         self._clean_since: float | None = float("-inf")  # what is seen first was there before the replay sent anything
         self._wait_until = float("-inf")
+        self._last: tuple[float, Sight] | None = None
+        self._done_per_s: float | None = None
         self.paused = True
 
     @property
@@ -47,7 +56,8 @@ class Governor:
 
     def room(self, sight: Sight) -> int:
         """How many references may go to the bulk lane before it is looked at again."""
-        return max(0, max(_AHEAD, round(self._policy.ahead_s * self._rate)) - sight.bulk_lag)
+        per_s = self._rate if self._done_per_s is None else min(self._rate, self._done_per_s)
+        return max(0, max(_AHEAD, round(self._policy.ahead_s * per_s)) - sight.bulk_lag)
 
     def see(self, sight: Sight | None, now: float) -> None:
         """Decide anew; None: nobody can say how things are."""
@@ -55,6 +65,7 @@ class Governor:
             self.paused = True
             return
         self._note_clean(sight, now)
+        self._note_done(sight, now)
         if self._is_measuring(sight, now):
             self.paused = True
             return
@@ -66,6 +77,15 @@ class Governor:
             self._clean_since = None
         elif self._clean_since is None:
             self._clean_since = now
+
+    def _note_done(self, sight: Sight, now: float) -> None:
+        """How fast the workers are, while they have something to do."""
+        before, self._last = self._last, (now, sight)
+        if before is None or not before[1].bulk_lag or not before[1].bulk_done or now <= before[0]:
+            return
+        per_s = max(0, sight.bulk_done - before[1].bulk_done) / (now - before[0])
+        known = self._done_per_s
+        self._done_per_s = per_s if known is None else known + _LEARN * (per_s - known)
 
     def _is_measuring(self, sight: Sight, now: float) -> bool:
         if now - self._measured_at < self._policy.measure_every_s and (self._base_ms or sight.p95_ms is None):
@@ -85,7 +105,10 @@ class Governor:
                 self._rate = max(self._policy.least_rate, self._rate * _LOWER)
                 self._wait_until = now + self._policy.window_s / 2
         elif grown <= self._policy.hurt / 2 and now >= self._wait_until and self.room(sight):
-            self._rate = min(self._rate * _RAISE, self._most or float("inf"))
+            most = self._most or float("inf")
+            if self._done_per_s is not None:  # a rate that nobody works off says nothing, and takes long to lower
+                most = min(most, max(self._policy.first_rate, _FASTER * self._done_per_s))
+            self._rate = max(min(self._rate * _RAISE, most), min(self._rate, most))
 
 
 class Yielding:

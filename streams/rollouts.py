@@ -6,8 +6,8 @@ from datetime import datetime
 
 from schemas.errors import ConfigurationError
 from schemas.models import ModelVersion, Stage
+from schemas.moments import from_us, to_us
 from schemas.rollouts import CanaryGuard, Rollout, RolloutKind, RolloutState
-from streams.judge_windows import micros, moment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ def _first_share(plan: Plan) -> float:
 def _next_window(now: datetime, window_s: float) -> datetime:
     """The first begin of a window on the grid: until then workers hear of the rollout and load the candidate."""
     step_us = round(window_s * 1e6)
-    return moment(-(-micros(now) // step_us) * step_us)
+    return from_us(-(-to_us(now) // step_us) * step_us)
 
 
 def _known(reference: str, versions: Mapping[str, ModelVersion]) -> ModelVersion:

@@ -62,9 +62,7 @@ def run(stage: Stage) -> Section:
     }
     with (
         Publisher(stage.connection, CODEC, topics) as publisher,
-        worker_process(
-            stage.connection, topics, f"{topics.prefix}workers", stage.scratch / "live.log", settings
-        ) as worker,
+        worker_process(stage.connection, topics, group_of(topics), stage.scratch / "live.log", settings) as worker,
     ):
         worker.start()
         photos = sorted(images.glob("*.jpg"))
@@ -76,6 +74,11 @@ def run(stage: Stage) -> Section:
     return _section(model.name, seen, phases)
 
 
+def group_of(topics: Topics) -> str:
+    """The workers' consumer group."""
+    return f"{topics.prefix}workers"
+
+
 class _System:
     """The commands, as they are typed."""
 
@@ -85,6 +88,7 @@ class _System:
         self._environment = inherited | {
             "SIGHTSTREAM_KAFKA_BOOTSTRAP": stage.connection.bootstrap,
             "SIGHTSTREAM_KAFKA_PREFIX": topics.prefix,
+            "SIGHTSTREAM_KAFKA_GROUP": group_of(topics),  # whose lag a replay that yields looks at
             "SIGHTSTREAM_STATE_DIR": str(stage.scratch / "live-operator"),
         }
 
@@ -124,6 +128,8 @@ def _play(stage: Stage, system: _System, publisher: Publisher, photos: Sequence[
         replay.send_signal(signal.SIGTERM)
         said = json.loads(replay.communicate()[0] or "{}")
     stage.say(f"replayed {said.get('sent')} references meanwhile")
+    if not said.get("sent"):
+        raise RuntimeError("nothing was replayed, so that nothing is known of what it costs")
     with phase(BETWEEN):
         time.sleep(SETTLE_S)
     with phase(SWITCH):

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from schemas.moments import to_us
 from sinks.store import SqlResultStore
 from sinks.store_deliveries import SqlDeliveryQueue
-from sinks.store_records import to_us
 from sinks.stored import Gone, StoredImage
 from tests.support.stores import (
     ACME,

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from schemas.codec import Codec, PackagedSchemas
+from schemas.moments import to_us
 from schemas.records import DeadLetter, DetectionResult, ImageRef, Lane
 from schemas.rollouts import Decision, Rollout, RolloutKind, Verdict
 from sinks.base import Partition
@@ -14,7 +15,7 @@ from streams.judge_clock import EventClock
 from streams.judge_policy import JudgePolicy
 from streams.judge_records import JudgeReader
 from streams.judge_rules import judge
-from streams.judge_windows import Outcome, Windows, micros
+from streams.judge_windows import Outcome, Windows
 from tests.support.rollouts import CANARY, NOON, Boxes, Fleet, Model, Shot, after, box
 
 CODEC = Codec(PackagedSchemas())
@@ -172,7 +173,7 @@ def test_a_shadow_rollout_measures_what_users_do_not_see() -> None:
 def test_bulk_images_have_no_latency_and_count_otherwise() -> None:
     (result,) = Fleet(CODEC, fine, fine).shot(replace(CANARY, shadow_share=0.0), 1, after(1)).results
     (outcome,) = outcomes(CANARY, [replace(result, lane=Lane.BULK)])
-    assert (outcome.latency_ms, outcome.boxes, outcome.at_us) == (None, 1, micros(after(1)))
+    assert (outcome.latency_ms, outcome.boxes, outcome.at_us) == (None, 1, to_us(after(1)))
 
 
 def test_what_does_not_concern_a_rollout_is_left_out() -> None:
@@ -180,11 +181,11 @@ def test_what_does_not_concern_a_rollout_is_left_out() -> None:
     shot = Fleet(CODEC, fine, lambda _: None).shot(replace(CANARY, share=1.0), 7, after(5))
     foreign = Fleet(CODEC, fine, fine).shot(replace(CANARY, id="other"), 7, after(9)).results
     taken = reader.results([CODEC.encode(record) for record in foreign] + [b"junk", None])
-    assert (taken.newest_us, list(taken.outcomes)) == (micros(after(9)), []), "but it tells the time"
+    assert (taken.newest_us, list(taken.outcomes)) == (to_us(after(9)), []), "but it tells the time"
     (letter,) = shot.letters
     not_the_models = [replace(letter, stage="fetch"), replace(letter, stage="decode"), replace(letter, value=b"junk")]
     taken = reader.letters([CODEC.encode(each) for each in not_the_models] + [b"junk", None])
-    assert (taken.newest_us, list(taken.outcomes)) == (micros(after(5)), [])
+    assert (taken.newest_us, list(taken.outcomes)) == (to_us(after(5)), [])
     assert len(reader.letters([CODEC.encode(replace(letter, stage="decode", code="model_unknown"))]).outcomes) == 1
 
 

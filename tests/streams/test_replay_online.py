@@ -35,10 +35,17 @@ def result(
 
 @pytest.mark.kafka
 def test_it_sees_how_long_people_wait_and_what_waits(
-    connection: KafkaConnection, codec: Codec, topics: Topics, publisher: Publisher, group: str
+    connection: KafkaConnection,
+    codec: Codec,
+    topics: Topics,
+    publisher: Publisher,
+    group: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    others = [result(100, 9000, ago_s=60), result(101, 9000, lane=Lane.BULK), result(102, 9000, silent=True)]
-    for one in [*(result(at, 100) for at in range(30)), *others]:
+    others = [result(at, 9000, ago_s=60) for at in range(100, 140)]
+    others += [result(141, 9000, lane=Lane.BULK), result(142, 9000, silent=True)]
+    mixed = [one for pair in zip(others, (result(at, 100) for at in range(len(others))), strict=True) for one in pair]
+    for one in mixed:
         publisher.put(topics.detections, one.id, one).result(30)
     receipts = [publisher.publish(ImageRef(id=f"{at}", uri="file:///a", key="k")).result(30) for at in range(3)]
     publisher.publish(ImageRef(id="b", uri="file:///a", lane=Lane.BULK)).result(30)
@@ -55,3 +62,7 @@ def test_it_sees_how_long_people_wait_and_what_waits(
         for at in range(200, 300):
             publisher.put(topics.detections, f"{at}", result(at, 400)).result(30)
         eventually(lambda: (online.look() or Sight(0, 0)).p95_ms == pytest.approx(400), "the new ones are seen", 60)
+    assert not caplog.records
+    with Online(connection, codec, topics, f"not-{group}", ReplayPolicy(), NOW.timestamp) as online:
+        assert (online.look() or Sight(0, 0)).online_lag == 3
+    assert f"the group not-{group} has worked off nothing" in caplog.text

@@ -23,16 +23,18 @@ class Shop:
     harm: float = 1.0  # by how much a full load of bulk raises the p95
     waiting: float = 0.0
     load: float = 0.0
+    done: float = 1_000.0  # the lane is not new
 
     def second(self, sent: float) -> None:
         self.waiting += sent
         done = min(self.waiting, self.capacity)
         self.waiting -= done
+        self.done += done
         self.load += (done / self.capacity - self.load) / 3  # a window forgets slowly
 
     def sight(self) -> Sight:
         p95 = self.base_ms * (1 + self.harm * self.load) if self.online else None
-        return Sight(online_lag=0, bulk_lag=round(self.waiting), p95_ms=p95)
+        return Sight(online_lag=0, bulk_lag=round(self.waiting), p95_ms=p95, bulk_done=round(self.done))
 
 
 def drive(governor: Governor, shop: Shop, seconds: int, start: int = 0) -> list[tuple[float, float | None]]:
@@ -63,6 +65,18 @@ def test_the_p95_settles_within_what_is_allowed(capacity: float, harm: float, ba
     assert worst[int(len(worst) * 0.9)] <= max(allowed, least_harm) * 1.05
     fair = capacity if harm <= POLICY.hurt else capacity * POLICY.hurt / harm
     assert sum(sent for sent, _ in course) / len(course) > min(0.25 * fair, 0.25 * capacity)
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("capacity", [5.0, 25.0, 400.0])
+def test_what_waits_is_bounded_by_what_the_workers_get_done(capacity: float, online: bool) -> None:
+    governor, shop = Governor(POLICY), Shop(capacity, online=online, harm=0.0)
+    waiting = []
+    for now in range(180):
+        drive(governor, shop, 1, start=now)
+        waiting.append(shop.waiting)
+    assert max(waiting) <= max(20, 1.5 * POLICY.ahead_s * capacity)
+    assert governor.rate <= max(POLICY.first_rate, 2.5 * capacity), "and the rate is one that can be lowered"
 
 
 def test_it_measures_before_it_sends_when_the_lane_was_not_empty() -> None:

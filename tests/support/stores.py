@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.control import Batch, Deletion, WorkerProgress
+from schemas.moments import to_us
 from sinks.base import Extent, Partition
 from sinks.store import SqlResultStore
 from sinks.store_base import ImageQuery
 from sinks.store_fold import Advance, Changes
-from sinks.store_records import NOWHERE, Completion, Detail, Loss, Place, Submission, to_us
+from sinks.store_records import NOWHERE, Completion, Detail, Loss, Place, Submission
 from sinks.store_writes import StoreWriter
 from sinks.stored import StoredImage
 

@@ -16,12 +16,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sqlalchemy import insert
 
+from schemas.moments import to_us
 from sinks.deliveries import Delivery, receiver_of
 from sinks.store import SqlResultStore
 from sinks.store_deliveries import SqlDeliveryQueue
 from sinks.store_engine import open_engine
 from sinks.store_policy import StorePolicy
-from sinks.store_records import to_us
 from sinks.store_schema import migrate
 from sinks.store_tables import BATCHES, DELIVERIES
 from sinks.webhook_policy import WebhookPolicy
