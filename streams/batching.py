@@ -15,9 +15,12 @@ from typing import Protocol
 
 from schemas.records import Lane
 from streams.lanes import Lanes, Part, Run
-from streams.sizing import Batching, Capacity, batch_size, worth_waiting_s
+from streams.sizing import Batching, Capacity, batch_size, size_with_bulk, worth_waiting_s
 from streams.underway import Underway
 from streams.work import Work
+
+# Where an image came on the online lane, more are to be expected for so long.
+_LIVE_S = 10.0
 
 
 class Arrivals:
@@ -74,6 +77,7 @@ class Batcher:
         self._crashed = crashed
         self._broken = False
         self._arrivals = Arrivals()
+        self._live_until = float("-inf")
         self._underway = Underway(capacity.concurrency, capacity.curve)
         self._arrived = asyncio.Event()
         begun = capacity.concurrency + policy.lookahead
@@ -87,6 +91,8 @@ class Batcher:
         """Queue a run; wakes the batcher."""
         self.lanes.put(lane, run)
         self._arrivals.add(run.waiting)
+        if lane is Lane.ONLINE:
+            self._live_until = time.monotonic() + _LIVE_S
         self._arrived.set()
 
     def has_room(self, lane: Lane) -> bool:
@@ -100,7 +106,8 @@ class Batcher:
             await self._unpublished.acquire()
             await self._slots.acquire()
             await self._wait_for_records()
-            parts = self.lanes.gather(self._size())
+            is_live = time.monotonic() < self._live_until
+            parts = self.lanes.gather(self._size(), size_with_bulk(self._policy, self._capacity) if is_live else None)
             self.room.set()
             published: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             batch = asyncio.create_task(self._carry(parts, last, published))

@@ -49,11 +49,12 @@ class Lanes:
         self._queues[lane].append(run)
         self.waiting[lane] += run.waiting
 
-    def gather(self, most: int) -> list[Part]:
-        """Take the next batch: up to `most` records, as parts of runs."""
+    def gather(self, most: int, with_bulk: int | None = None) -> list[Part]:
+        """Take the next batch: up to `most` records, as parts of runs. Bulk fills it up to `with_bulk` of them, and has its share anyway."""
         reserve = self._reserve(most)
         parts = self._take(Lane.ONLINE, most - reserve)
-        parts += self._take(Lane.BULK, most - _size(parts))
+        filled = most if with_bulk is None else min(most, with_bulk)
+        parts += self._take(Lane.BULK, max(reserve, filled - _size(parts)))
         parts += self._take(Lane.ONLINE, most - _size(parts))
         return parts
 

@@ -19,10 +19,10 @@ class ReplayPolicy:
     save_every_s: float = 1.0
     settle_s: float = 2.0
     hurt: float = 0.1
-    window_s: float = 10.0
+    window_s: float = 20.0
     window_images: int = 20
     measure_every_s: float = 600.0
     online_lag: int = 50
     ahead_s: float = 2.0
-    first_rate: float = 10.0
+    first_rate: float = 2.0
     least_rate: float = 1.0

@@ -16,7 +16,8 @@ class Batching:
     `max_batch`: the most records of a batch (0: what the detector takes). `online_target_ms`: how soon an online image is to be done from
     its arrival; batches, bulk in them included, stay small enough for that (0: always as large as they come). `max_wait_ms`: how
     long an idle detector may wait for a batch to grow, which it does only where that saves device time. `bulk_share`: the part of a
-    batch that bulk may count on while it waits. `lookahead`: batches being fetched and decoded beyond those on the detector.
+    batch that bulk may count on while it waits. `bulk_slice_ms`: how long, while images come on the online lane, a call lasts at most that
+    bulk fills up; one image is always allowed (0: as long as any). `lookahead`: batches being fetched and decoded beyond those on the detector.
     `max_waiting`: records queued per lane before fetching pauses.
     """
 
@@ -24,6 +25,7 @@ class Batching:
     online_target_ms: float = 500.0
     max_wait_ms: float = 5.0
     bulk_share: float = 0.1
+    bulk_slice_ms: float = 50.0
     lookahead: int = 1
     max_waiting: int = 5000
 
@@ -61,6 +63,15 @@ def batch_size(policy: Batching, capacity: Capacity, online: int) -> int:
     fitting = curve.largest_within(_AIM * policy.online_target_ms / calls, largest)
     drained_ms = online / fitting * curve.ms(fitting) / capacity.concurrency
     return largest if drained_ms > policy.online_target_ms else fitting
+
+
+def size_with_bulk(policy: Batching, capacity: Capacity) -> int:
+    """Up to how many records bulk may fill a batch while images come on the online lane.
+
+    A call is not interrupted: whoever comes while it lasts waits for its end, and the longer it is the more of them there are.
+    """
+    largest = capacity.largest(policy)
+    return capacity.curve.now.largest_within(policy.bulk_slice_ms, largest) if policy.bulk_slice_ms > 0 else largest
 
 
 def worth_waiting_s(policy: Batching, capacity: Capacity, waiting: int, arrivals_per_s: float) -> float:

@@ -1,6 +1,7 @@
 """`sightstream replay`: a stretch of history through another model."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 _OFFSETS = re.compile(r"\d+:\d+(,\d+:\d+)*")
+_BACKGROUND = 10  # niceness
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -104,6 +106,7 @@ def command(context: click.Context, /, **given: Any) -> None:
     from infra.replay_text import plan_text, planned
     from infra.replaying import begin, draw_up
 
+    _make_room(given)
     wanted = _wanted(settings, given)
     check_connection(settings.connection)
     plan = draw_up(settings, wanted, (given["start"], given["end"]), dry_run=given["dry_run"])
@@ -127,6 +130,7 @@ def resume(context: click.Context, /, replay_id: str, **given: Any) -> None:
     from infra.connections import check_connection
     from infra.replaying import go_on
 
+    _make_room(given)
     check_connection(settings.connection)
     _finish(context, go_on(settings, replay_id, _course(given)), as_json=given["as_json"])
 
@@ -211,6 +215,12 @@ def _wanted(settings: Settings, given: Mapping[str, Any]) -> "ReplayManifest":
         created_by=f"{getpass.getuser()}@{socket.gethostname()}",
         created_at=now,
     )
+
+
+def _make_room(given: Mapping[str, Any]) -> None:
+    """On the machine of the workers, too: reading a topic to draw up a replay is work that people would wait for."""
+    if given["yield_to_online"]:
+        os.nice(_BACKGROUND)
 
 
 def _course(given: Mapping[str, Any]) -> "Course":

@@ -29,8 +29,9 @@ from tests.support.kafka import create_topics, read_topic
 from tests.support.pipeline import CODEC, await_more, worker_process
 
 PER_S, HISTORY = 6.0, 4_000
-QUIET_S, REPLAY_S, SETTLE_S, SWITCH_LIMIT_S = 40.0, 60.0, 25.0, 180.0
+WARM_S, QUIET_S, REPLAY_S, SETTLE_S, SWITCH_LIMIT_S = 20.0, 45.0, 120.0, 25.0, 180.0
 BEFORE, REPLAY, BETWEEN, SWITCH, AFTER = "before", "during a replay", "between", "during a switch", "after"
+QUIET = "quiet: before, between and after"
 PICTURE = "live.svg"
 
 
@@ -68,6 +69,7 @@ def run(stage: Stage) -> Section:
         photos = sorted(images.glob("*.jpg"))
         with _people(publisher, photos):
             await_more(stage.connection, topics, 100)
+            time.sleep(WARM_S)  # what came while the model was loaded is worked off
             phases, began = _play(stage, system, publisher, photos)
     seen = _read(stage, topics, began)
     _draw(seen, phases, stage.pictures / PICTURE)
@@ -186,8 +188,9 @@ def _read(stage: Stage, topics: Topics, began: float) -> list[Seen]:
 
 def _section(model: str, seen: Sequence[Seen], phases: Mapping[str, tuple[float, float]]) -> Section:
     ms = {name: [one.ms for one in seen if start <= one.at_s < end] for name, (start, end) in phases.items()}
+    ms[QUIET] = ms[BEFORE] + ms[BETWEEN] + ms[AFTER]
     quantiles = {name: np.percentile(values, (50, 95, 99)) for name, values in ms.items()}
-    before = quantiles[BEFORE]
+    quiet = quantiles[QUIET]
     return Section(
         name="live",
         title="Online latency while history is replayed and the model is switched",
@@ -196,26 +199,26 @@ def _section(model: str, seen: Sequence[Seen], phases: Mapping[str, tuple[float,
             "from submission to result. The replay yields to the online lane; the switch is `models promote`, with a rehearsal "
             "of the new version beside the work, until results are of it. Broker, worker and commands share the machine."
         ),
-        columns=("", "images", "p50 ms", "p95 ms", "p99 ms", "p95 over before", "p99 over before"),
+        columns=("", "images", "p50 ms", "p95 ms", "p99 ms", "p95 over quiet", "p99 over quiet"),
         rows=[
             (
                 name,
                 f"{len(ms[name])}",
                 *(f"{value:.0f}" for value in found),
-                *(f"{found[at] / before[at]:.2f}" for at in (1, 2)),
+                *(f"{found[at] / quiet[at]:.2f}" for at in (1, 2)),
             )
             for name, found in quantiles.items()
         ],
         targets=(
             Target(
-                what="p95 during a replay over before",
-                measured=quantiles[REPLAY][1] / before[1],
+                what="p95 during a replay over quiet",
+                measured=quantiles[REPLAY][1] / quiet[1],
                 wanted=1.1,
                 at_least=False,
             ),
             Target(
-                what="p99 during a switch over before",
-                measured=quantiles[SWITCH][2] / before[2],
+                what="p99 during a switch over quiet",
+                measured=quantiles[SWITCH][2] / quiet[2],
                 wanted=1.5,
                 at_least=False,
             ),

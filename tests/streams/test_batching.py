@@ -231,6 +231,22 @@ async def test_batches_stay_small_enough_for_the_online_target() -> None:
     assert [len(records) for records in step.published] == [2] * 5
 
 
+async def test_bulk_comes_in_short_calls_while_images_come_on_the_online_lane() -> None:
+    step = ScriptedStep()
+    step.gates[0] = threading.Event()
+    slow = LatencyCurve(((1, 20.0), (10, 200.0)))
+    async with running(step, Batching(bulk_slice_ms=50, bulk_share=0.0), curve=slow) as (batcher, _):
+        batcher.put(Lane.ONLINE, run_of(0))
+        await step.until(lambda: bool(step.prepared))
+        batcher.put(Lane.BULK, run_of(*range(1, 7)))
+        step.gates[0].set()
+        await step.until(lambda: len(step.published) == 4)
+        batcher._live_until = 0.0
+        batcher.put(Lane.BULK, run_of(*range(7, 13)))
+        await step.until(lambda: len(step.published) == 5)
+    assert step.published == [[0], [1, 2], [3, 4], [5, 6], [*range(7, 13)]]
+
+
 def test_the_arrival_rate_follows_what_arrives() -> None:
     clock = [0.0]
     arrivals = Arrivals(lambda: clock[0])

@@ -13,7 +13,7 @@ from detectors.curve import LatencyCurve, LearnedCurve
 from schemas.records import Lane
 from streams.lanes import Lanes, Run
 from streams.ledger import Claim
-from streams.sizing import Batching, Capacity, batch_size, worth_waiting_s
+from streams.sizing import Batching, Capacity, batch_size, size_with_bulk, worth_waiting_s
 
 CPU = LatencyCurve(((1, 20.0), (16, 320.0)))  # in proportion: a bigger batch saves nothing
 GPU = LatencyCurve(((1, 8.0), (64, 40.0)))  # a call costs nearly as much as its images
@@ -58,7 +58,8 @@ class Device:
 
     def _gather(self, began: float) -> float:
         size = batch_size(self.policy, self.capacity, self.lanes.waiting[Lane.ONLINE])
-        records = [record for part in self.lanes.gather(size) for record in part.records]
+        with_bulk = size_with_bulk(self.policy, self.capacity)
+        records = [record for part in self.lanes.gather(size, with_bulk) for record in part.records]
         took = self.capacity.curve.now.ms(len(records))
         self.sizes.append(len(records))
         self.done += [(lane, at, began + took) for lane, at in records]
@@ -89,9 +90,18 @@ def test_online_images_meet_their_target_beside_a_flood_of_bulk(
 
 
 def test_without_a_target_the_same_flood_makes_online_wait_for_full_batches() -> None:
-    device = Device(Batching(online_target_ms=0), capacity(CPU))
+    device = Device(Batching(online_target_ms=0, bulk_slice_ms=0), capacity(CPU))
     device.serve(poisson(10, 20, Lane.ONLINE), until=20_000, flood=100_000)
     assert np.percentile(device.latencies(Lane.ONLINE), 50) > 1000
+
+
+def test_a_flood_of_bulk_costs_online_images_about_a_slice() -> None:
+    alone, beside = (Device(Batching(), capacity(CPU)) for _ in range(2))
+    for device, flood in ((alone, 0), (beside, 100_000)):
+        device.serve(poisson(6, 60, Lane.ONLINE), until=60_000, flood=flood)
+    more = np.percentile(beside.latencies(Lane.ONLINE), 95) - np.percentile(alone.latencies(Lane.ONLINE), 95)
+    assert more <= 2 * Batching().bulk_slice_ms, "one call on the device, and one before it"
+    assert np.percentile(beside.latencies(Lane.ONLINE), 95) < 0.5 * Batching().online_target_ms
 
 
 def test_bulk_fills_what_online_leaves_where_large_batches_are_cheap() -> None:
