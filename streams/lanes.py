@@ -50,7 +50,10 @@ class Lanes:
         self.waiting[lane] += run.waiting
 
     def gather(self, most: int, with_bulk: int | None = None) -> list[Part]:
-        """Take the next batch: up to `most` records, as parts of runs. Bulk fills it up to `with_bulk` of them, and has its share anyway."""
+        """Take the next batch: up to `most` records, as parts of runs.
+
+        Bulk fills it up to `with_bulk` of them, and has its share anyway.
+        """
         reserve = self._reserve(most)
         parts = self._take(Lane.ONLINE, most - reserve)
         filled = most if with_bulk is None else min(most, with_bulk)

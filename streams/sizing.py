@@ -17,7 +17,8 @@ class Batching:
     its arrival; batches, bulk in them included, stay small enough for that (0: always as large as they come). `max_wait_ms`: how
     long an idle detector may wait for a batch to grow, which it does only where that saves device time. `bulk_share`: the part of a
     batch that bulk may count on while it waits. `bulk_slice_ms`: how long, while images come on the online lane, a call lasts at most that
-    bulk fills up; one image is always allowed (0: as long as any). `lookahead`: batches being fetched and decoded beyond those on the detector.
+    bulk fills up; one image is always allowed (0: as long as any). `lookahead`: batches being fetched and decoded beyond those on the
+    detector.
     `max_waiting`: records queued per lane before fetching pauses.
     """
 

@@ -179,7 +179,9 @@ def _publish(load: Load, connection: KafkaConnection, topics: Topics, pipe: Conn
     """A process: a slice of results at a time, at the load's rate."""
     codec = Codec(PackagedSchemas())
     with Publisher(connection, codec, topics) as publisher:
-        publisher.send(topics.bulk, b"", b"the connection is there before anything is timed", lambda error, receipt: None)
+        publisher.send(
+            topics.bulk, b"", b"the connection is there before anything is timed", lambda error, receipt: None
+        )
         publisher.flush(_PATIENT_S)
         pipe.send("begins")
         start = time.monotonic()
