@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -22,6 +23,7 @@ from detectors.spec import ModelSpec, read_model
 from schemas.errors import BusyError, ConfigurationError, RejectedError
 from schemas.models import FileRef, ModelVersion
 from tests.support.models import write_tiny_yolo
+from tests.support.s3 import s3_server
 
 
 def ref(path: Path) -> FileRef:
@@ -118,6 +120,25 @@ def test_a_store_that_does_not_answer_is_tried_again_later(cache: ModelCache) ->
     file = FileRef(uri="http://127.0.0.1:1/m.onnx", sha256="0" * 64)
     with pytest.raises(BusyError):
         cache.fetch(ModelVersion(name="m", version="1", files=(file,)))
+
+
+def test_files_come_from_a_bucket_that_a_setting_names(tmp_path: Path, files: list[Path]) -> None:
+    with s3_server() as s3:
+        s3.client.create_bucket(Bucket="models")
+        refs = [replace(ref(file), uri=f"s3://models/codes/{quote(file.name)}") for file in files]
+        for file in files:
+            s3.client.put_object(Bucket="models", Key=f"codes/{file.name}", Body=file.read_bytes())
+        cache = ModelCache(tmp_path / "cache", ModelFiles({"s3://models": s3.options}))
+        path = cache.fetch(ModelVersion(name="m", version="1", files=tuple(refs)))
+        assert [path.read_bytes(), path.with_suffix(".bin").read_bytes()] == [file.read_bytes() for file in files]
+        gone = replace(refs[0], uri="s3://models/none.xml")
+        with pytest.raises(RejectedError):
+            cache.fetch(ModelVersion(name="m", version="2", files=(gone,)))
+        s3.client.put_object(Bucket="models", Key="codes/m n.xml", Body=b"another")
+        with pytest.raises(RejectedError, match="not the file that was added"):
+            ModelCache(tmp_path / "other", ModelFiles({"s3://models": s3.options})).fetch(
+                ModelVersion(name="m", version="1", files=tuple(refs))
+            )
 
 
 def test_a_bucket_that_no_setting_names_is_not_read(cache: ModelCache) -> None:

@@ -1,13 +1,9 @@
 """Objects of a real S3 server on loopback, and what becomes of each error."""
 
 from collections.abc import Iterator
-from contextlib import closing
-from typing import Any
 
-import boto3  # type: ignore[import-untyped]
 import obstore.exceptions
 import pytest
-from moto.server import ThreadedMotoServer
 
 from detectors.base import Image
 from detectors.images import ImageLoader, ImagePolicy, ImageRequest
@@ -15,34 +11,23 @@ from detectors.stores import map_store_error
 from schemas.errors import BusyError, ConfigurationError, Reason, RejectedError
 from tests.support.image_host import QUICK, image_host
 from tests.support.images import HEIGHT, WIDTH, encode, photograph
+from tests.support.s3 import KEYS, s3_server
 
-KEYS = {"access_key_id": "test", "secret_access_key": "test", "region": "us-east-1"}
 # Characters that some clients would percent-encode, and one that looks percent-encoded already.
 ODD_KEY = "camera 1/a+b%20c#d?.jpg"
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    with closing(_client(url)) as client:
+    with s3_server() as s3:
         for bucket in ("photos", "private"):
-            client.create_bucket(Bucket=bucket)
-        client.put_object(Bucket="photos", Key="a.jpg", Body=encode(photograph(), "JPEG"))
-        client.put_object(Bucket="photos", Key=ODD_KEY, Body=encode(photograph(), "JPEG"))
-        client.put_object(Bucket="photos", Key="large.jpg", Body=bytes(200_000))
-        client.put_object(Bucket="photos", Key="empty.jpg", Body=b"")
-        client.put_object(Bucket="private", Key="a.jpg", Body=encode(photograph(), "JPEG"))
-    yield url
-    server.stop()
-
-
-def _client(url: str) -> Any:
-    return boto3.client(
-        "s3", endpoint_url=url, aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1"
-    )
+            s3.client.create_bucket(Bucket=bucket)
+        s3.client.put_object(Bucket="photos", Key="a.jpg", Body=encode(photograph(), "JPEG"))
+        s3.client.put_object(Bucket="photos", Key=ODD_KEY, Body=encode(photograph(), "JPEG"))
+        s3.client.put_object(Bucket="photos", Key="large.jpg", Body=bytes(200_000))
+        s3.client.put_object(Bucket="photos", Key="empty.jpg", Body=b"")
+        s3.client.put_object(Bucket="private", Key="a.jpg", Body=encode(photograph(), "JPEG"))
+        yield s3.endpoint
 
 
 def policy(endpoint: str, *buckets: str) -> ImagePolicy:

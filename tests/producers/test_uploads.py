@@ -8,7 +8,6 @@ from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pytest
-from moto.server import ThreadedMotoServer
 
 from detectors.base import Image
 from detectors.images import ImageLoader, ImagePolicy, ImageRequest
@@ -26,6 +25,7 @@ from tests.support.gateway import TENANT, Caller, gateway_at
 from tests.support.image_host import QUICK, image_host
 from tests.support.images import encode, photograph
 from tests.support.kafka import read_topic
+from tests.support.s3 import KEYS, s3_server
 
 pytestmark = pytest.mark.kafka
 
@@ -33,16 +33,12 @@ JPEG = encode(photograph(1), "JPEG")
 OTHER = encode(photograph(5), "JPEG")
 PNG = encode(photograph(2), "PNG")
 SHA256 = hashlib.sha256(JPEG).hexdigest()
-KEYS = {"access_key_id": "test", "secret_access_key": "test", "region": "us-east-1"}
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as server:
+        yield server.endpoint
 
 
 @pytest.fixture
