@@ -177,11 +177,17 @@ async def test_what_cannot_be_asked_for(local: Caller, asked: dict[str, Any], st
     assert (answer.status, answer.code) == (status, code)
 
 
+def _other(text: str) -> str:
+    return ("B" if text[0] == "A" else "A") + text[1:]
+
+
 async def test_tokens_that_we_did_not_write(local: Caller) -> None:
     url = (await local.post("/v1/uploads", json={"content_type": "image/jpeg"})).body["url"]
     body, mac = url.rsplit("/", 1)[1].split(".")
     foreign = UploadTokens("other").write(Grant("acme/direct/x.jpg", "jpg", None, 1e12))
-    for token in ("x", f"{body}.", f"{body[:-1]}A.{mac}", f"{body}.{mac[:-1]}A", foreign, "a" * 5000, "%C3%A4.x"):
+    # At the front: a last character may be an A already, and holds bits that count for nothing.
+    bent = [f"{_other(body)}.{mac}", f"{body}.{_other(mac)}"]
+    for token in ("x", f"{body}.", *bent, foreign, "a" * 5000, "%C3%A4.x"):
         answer = await local.call("PUT", f"/v1/uploads/{token}", data=JPEG, headers={"Content-Type": "image/jpeg"})
         assert (answer.status, answer.code) == (404, "not_found"), token
 
