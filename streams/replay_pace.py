@@ -35,10 +35,10 @@ class Governor:
     """Decides the rate from what is seen, about once a second. Pure: time is given.
 
     The p95 without the replay is measured while the bulk lane is empty, at first and every `measure_every_s`. The rate is halved where
-    the p95 has grown by more than `hurt`, and after that has half a window to show its effect; it rises by 3 % a second
-    where the p95 has grown by less than half of that, and stays in between. Without online images only the lag of the lane counts, and
-    it rises by a fifth. What waits on the bulk
-    lane is bounded by what the workers are seen to get done, or a backlog would hurt long after the rate was lowered.
+    the p95 has grown by more than `hurt`, and after that has half a window to show its effect; it rises by 3 % a second where the p95
+    has grown by less than half of that, and stays in between. Without online images only the lag of the lane counts, and it rises by a
+    fifth. What waits on the bulk lane is bounded by what the workers are seen to get done, or a backlog would hurt long after the rate
+    was lowered.
     """
 
     def __init__(self, policy: ReplayPolicy, most: float | None = None) -> None:

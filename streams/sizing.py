@@ -18,8 +18,7 @@ class Batching:
     long an idle detector may wait for a batch to grow, which it does only where that saves device time. `bulk_share`: the part of a
     batch that bulk may count on while it waits. `bulk_slice_ms`: how long, while images come on the online lane, a call lasts at most that
     bulk fills up; one image is always allowed (0: as long as any). `lookahead`: batches being fetched and decoded beyond those on the
-    detector.
-    `max_waiting`: records queued per lane before fetching pauses.
+    detector. `max_waiting`: records queued per lane before fetching pauses.
     """
 
     max_batch: int = 0

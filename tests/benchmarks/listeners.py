@@ -10,6 +10,8 @@ import time
 from array import array
 from collections.abc import Callable
 
+from tests.support.stalled import handshake
+
 _SENT = re.compile(rb'"t": ?"(\d+)"')
 _AT_ONCE = 1 << 16
 _QUIET_S = 1.0
@@ -68,12 +70,7 @@ class _Rest:
 
 def _connect(port: int, path: str) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", port))
-    client.sendall(
-        (
-            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        ).encode()
-    )
+    client.sendall(handshake(path))
     answer = b""
     while not answer.endswith(b"\r\n\r\n"):
         answer += client.recv(1)  # nothing of the first frame

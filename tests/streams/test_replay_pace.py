@@ -124,7 +124,7 @@ def test_it_measures_again_now_and_then() -> None:
     slow = drive(governor, shop, 540, start=60)
     assert slow[100][0] <= 2 * POLICY.least_rate, "it looks as if the replay were to blame"
     again = drive(governor, shop, 200, start=600)
-    assert again[-1][0] > 3 * POLICY.least_rate
+    assert again[-1][0] > 5 * POLICY.least_rate
 
 
 def test_a_rate_is_never_exceeded() -> None:

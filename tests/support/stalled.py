@@ -4,11 +4,15 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-_HANDSHAKE = (
-    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 _RECEIVE_BYTES = 4096
+
+
+def handshake(path: str) -> bytes:
+    """What a client sends to have a websocket."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
 
 
 @contextlib.contextmanager
@@ -19,5 +23,5 @@ def stalled_clients(port: int, path: str, count: int) -> Iterator[None]:
             client = opened.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
             client.connect(("127.0.0.1", port))
-            client.sendall(_HANDSHAKE.format(path=path).encode())
+            client.sendall(handshake(path))
         yield
